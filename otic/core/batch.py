@@ -1,0 +1,51 @@
+"""What travels from data to objective: a `Batch` in, a `Loss` out.
+
+Axes: b clips, s samples, t frames, f mel bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of clips of one length, shorter ones zero-padded at the end.
+
+    Attributes:
+        wave: Mono samples at the recipe's rate, float32, full scale 1.
+        lengths: Real samples of each clip, the rest of its row is padding.
+        spec: The front-end's output once `Frontend.fill` has run.
+        labels: Class indices `[b]` or multi-hot rows `[b, c]`, where the data has labels.
+        text: One caption for each clip, where the data has captions.
+        ids: Where each clip comes from, for error messages (`file@start`).
+    """
+
+    wave: Float[Tensor, "b s"]
+    lengths: Int[Tensor, " b"]
+    spec: Float[Tensor, "b 1 t f"] | None = None
+    labels: Tensor | None = None
+    text: Sequence[str] | None = None
+    ids: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.wave)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on `device`."""
+        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What an objective returns: the number to minimise and the parts worth logging (detached)."""
+
+    total: Float[Tensor, ""]
+    parts: dict[str, Any] = field(default_factory=dict)

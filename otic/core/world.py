@@ -1,0 +1,81 @@
+"""Where we run: which of how many processes, on which device, in which precision."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+
+Precision = Literal["auto", "fp32", "bf16"]
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among `size`; `rank` 0 writes the files."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
+
+    @staticmethod
+    def join(precision: Precision = "auto", device: str | None = None) -> World:
+        """Read `torchrun`'s variables and join its group (nccl on CUDA, gloo otherwise)."""
+        rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        name = device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu")
+        place = torch.device(name)
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
+        if size > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        return World(rank, size, place, choose_dtype(precision, place))
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def autocast(self) -> AbstractContextManager[None]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def mean(self, value: float) -> float:
+        """The mean of `value` over all processes."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.item() / self.size
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+    def leave(self) -> None:
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """`auto` is bf16 wherever the hardware multiplies it faster than fp32, else fp32."""
+    if precision != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if cpu_has_bf16() else torch.float32
+
+
+def cpu_has_bf16() -> bool:
+    """True on CPUs with bf16 dot products (AVX512-BF16, AMX-BF16, or Arm's BF16)."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = file.read()
+    except OSError:
+        return False
+    return any(name in flags for name in ("amx_bf16", "avx512_bf16", " bf16"))
