@@ -1,0 +1,11 @@
+"""Masks as pure functions `(count, grid, *, ..., gen) -> bool [count, n]`, True = visible.
+
+`grid` is (time, freq) in patches, and token p = freq * t + f. All randomness comes from `gen`, on whose
+device the masks live.
+"""
+
+from otic.masking.blocks import block, block_count, inverse_block
+from otic.masking.tokens import gather, positions, scatter
+from otic.masking.uniform import lowest, random
+
+__all__ = ["block", "block_count", "gather", "inverse_block", "lowest", "positions", "random", "scatter"]
