@@ -1,0 +1,84 @@
+"""Kaldi-compatible log-mel energies, batched (the front-end of AST, SSAST, Audio-MAE, EAT, A-JEPA).
+
+Per frame Kaldi subtracts the mean m, applies pre-emphasis 0.97 with the frame's first sample as its own
+predecessor, and multiplies by a symmetric Hann window. That window is zero at the first sample, so pre-emphasis
+may run once over the whole wave, and subtracting m becomes subtracting (1 - 0.97) m: frames stay views.
+
+Axes: b clips, s samples, t frames, w window samples, f mel bands.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from otic.audio.melbank import mel_bank
+from otic.audio.spectral import MelSpectrum, hann
+
+FLOOR = 1.1920928955078125e-07  # float32 epsilon, Kaldi's smallest energy: ln = -15.942385
+PREEMPHASIS = 0.97
+
+
+class Fbank(nn.Module):
+    """Log-mel energies of frames that lie wholly inside the wave (Kaldi's `snip_edges`).
+
+    Symmetric Hann window, power spectrum, natural logarithm; no dither, no energy column.
+
+    Args:
+        rate: Hz.
+        mels: Number of bands.
+        low: Lower edge of the first band, Hz.
+        high: Upper edge of the last band, Hz.
+        window: Samples of a frame.
+        hop: Samples between frames.
+        fft: Transform length.
+    """
+
+    floor = math.log(FLOOR)
+
+    def __init__(self, *, rate: int, mels: int, low: float, high: float, window: int, hop: int, fft: int):
+        super().__init__()
+        self.window, self.hop = window, hop
+        bank = mel_bank("kaldi", rate=rate, fft=fft, mels=mels, low=low, high=high)
+        self.spectrum = MelSpectrum(hann(window, periodic=False), bank, fft)
+
+    def forward(self, wave: Float[Tensor, "b s"]) -> Float[Tensor, "b t f"]:
+        """Raw log-mel, by matrix products: for gradients and export. `Frontend` has the fast way.
+
+        >>> Fbank(rate=16000, mels=128, low=20, high=8000, window=400, hop=160, fft=512)(torch.zeros(1, 16000)).shape
+        torch.Size([1, 98, 128])
+        """
+        frames, offset = self.split(wave)
+        return self.spectrum.plain(frames - offset).clamp(min=FLOOR).log()
+
+    def split(
+        self, wave: Float[Tensor, "b s"], lengths: Tensor | None = None
+    ) -> tuple[Float[Tensor, "b t w"], Float[Tensor, "b t 1"]]:
+        """Frames as views of the pre-emphasised wave, and what is still to be subtracted from each."""
+        start = wave[:, :1] * (1 - PREEMPHASIS)
+        emphasised = torch.cat([start, torch.add(wave[:, 1:], wave[:, :-1], alpha=-PREEMPHASIS)], dim=1)
+        offset = self._means(wave) * (1 - PREEMPHASIS)
+        return emphasised.unfold(1, self.window, self.hop), offset[..., None]
+
+    def _means(self, wave: Float[Tensor, "b s"]) -> Float[Tensor, "b t"]:
+        """Each frame's mean, from sums of short pieces which neighbouring frames share."""
+        size = math.gcd(self.window, self.hop)
+        pieces = wave[:, : wave.shape[1] // size * size].unflatten(1, (-1, size)).sum(-1)
+        return pieces.unfold(1, self.window // size, self.hop // size).sum(-1) / self.window
+
+    def frames(self, samples: int) -> int:
+        """Frames of a clip; a clip shorter than a window is zero-padded to one frame."""
+        return max(1, 1 + (samples - self.window) // self.hop)
+
+    @property
+    def shortest(self) -> int:
+        """Samples below which the wave must be padded before `split`."""
+        return self.window
+
+    @staticmethod
+    def log_(energy: Tensor) -> Tensor:
+        """ln(max(energy, floor)), in place."""
+        return energy.clamp_(min=FLOOR).log_()

@@ -1,0 +1,214 @@
+"""The front-end: waves in, normalised spectrograms out, the same object for training and inference.
+
+What a clip becomes depends on that clip alone, never on the padding or on its batch mates.
+
+Axes: b clips, s samples, t frames, f mel bands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from otic.audio.fbank import Fbank
+from otic.audio.logmel import LogMel
+from otic.audio.spectral import Scratch
+from otic.core.batch import Batch
+from otic.core.errors import ConfigError
+
+CPU_BLOCK = 1024  # frames worked on at once for each thread: the scratch memory then stays in the cache
+DEVICE_BLOCK = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontendConfig:
+    """How sound becomes a spectrogram; the defaults are EAT's (AudioSet statistics)."""
+
+    kind: Literal["kaldi", "htsat"] = "kaldi"  # Kaldi log-mel (natural log) or centred STFT log-mel (decibels)
+    sample_rate: int = 16000  # Hz of the waves that go in
+    mels: int = 128  # mel bands
+    low: float = 20.0  # Hz, lower edge of the first band
+    high: float = 8000.0  # Hz, upper edge of the last band
+    window: int = 400  # samples of a frame (htsat: ignored, the transform length counts)
+    hop: int = 160  # samples between frames
+    fft: int = 512  # transform length
+    mel: Literal["kaldi", "slaney", "htk"] = "kaldi"  # shape of the filters (kind kaldi: always kaldi)
+    mel_rate: int | None = None  # Hz the filters are built for, where that differs from sample_rate (MS-CLAP 2023)
+    mean: float = -4.268  # of the log-mel; output = (log-mel - mean) / (2 std)
+    std: float = 4.569
+    subtract_mean: bool = True  # remove each clip's own mean from its wave first
+    pad: Literal["logmel", "normalised", "floor"] = "logmel"  # where padded frames are 0 (or: they sound silent)
+
+
+def htsat(**changes: object) -> FrontendConfig:
+    """The front-end of HTSAT as MS-CLAP 2023 runs it: 44.1 kHz waves, filters built for 32 kHz, plain decibels."""
+    cfg = FrontendConfig(
+        kind="htsat", sample_rate=44100, mel_rate=32000, mel="slaney", mels=64, low=50.0, high=14000.0,
+        window=1024, fft=1024, hop=320, mean=0.0, std=0.5, subtract_mean=False, pad="floor",
+    )  # fmt: skip
+    return dataclasses.replace(cfg, **changes)  # type: ignore[arg-type]
+
+
+class Frontend(nn.Module):
+    """Waves `[b, s]` at `rate` to normalised spectrograms `[b, 1, t, f]`, on the device it was moved to.
+
+    Args:
+        cfg: What to compute.
+        plain: Always use matrix products instead of the FFT. Gradients, `torch.compile` and `torch.export`
+            get them by themselves.
+    """
+
+    def __init__(self, cfg: FrontendConfig = FrontendConfig(), *, plain: bool = False):
+        super().__init__()
+        self.cfg, self.plain, self.mel = cfg, plain, _spectrogram(cfg)
+
+    @property
+    def rate(self) -> int:
+        """Samples per second of the waves that go in."""
+        return self.cfg.sample_rate
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.cfg.sample_rate / self.cfg.hop
+
+    @property
+    def pad_value(self) -> float:
+        """What frames past a clip's end hold."""
+        zero = {"logmel": 0.0, "normalised": self.cfg.mean, "floor": self.mel.floor}[self.cfg.pad]
+        return (zero - self.cfg.mean) / (2 * self.cfg.std)
+
+    def frames(self, samples: int) -> int:
+        """Frames of a clip of so many samples, at least one."""
+        return self.mel.frames(samples)
+
+    def forward(
+        self, wave: Float[Tensor, "b s"], lengths: Int[Tensor, " b"] | None = None, frames: int | None = None
+    ) -> Float[Tensor, "b 1 t f"]:
+        """Normalised spectrograms.
+
+        Args:
+            wave: Mono samples at `rate`, full scale 1 (not scaled to 16 bits).
+            lengths: Real samples of each row; what lies beyond is not looked at.
+            frames: Length of the output: the first so many frames, or padded at the end with `pad_value`.
+        """
+        wave = wave.float()
+        lengths = None if lengths is None or _all_full(wave, lengths) else lengths.to(wave.device)
+        wave = self._prepare(wave, lengths)
+        total = self.frames(wave.shape[1]) if frames is None else frames
+        with _full_precision(wave):
+            if self.plain or torch.compiler.is_compiling() or (torch.is_grad_enabled() and wave.requires_grad):
+                spec = self._plain(wave, lengths, total)
+            else:
+                spec = self._fast(wave.detach(), lengths, total)
+        if lengths is not None:
+            spec = spec.where(self._valid(lengths, total)[..., None], self.pad_value)
+        return spec[:, None]
+
+    def fill(self, batch: Batch, frames: int | None = None) -> Batch:
+        """The batch with its `spec` set."""
+        return dataclasses.replace(batch, spec=self(batch.wave, batch.lengths, frames))
+
+    def _prepare(self, wave: Float[Tensor, "b s"], lengths: Tensor | None) -> Float[Tensor, "b s2"]:
+        """Without its mean, zero past its end, and long enough for one frame."""
+        if lengths is not None:
+            wave = wave.where(torch.arange(wave.shape[1], device=wave.device) < lengths[:, None], 0.0)
+        if self.cfg.subtract_mean:
+            wave = wave - clip_mean(wave, lengths)
+            if lengths is not None:  # again: the mean must not leak into the padding of a clip below one window
+                wave = wave.where(torch.arange(wave.shape[1], device=wave.device) < lengths[:, None], 0.0)
+        return F.pad(wave, (0, max(0, self.mel.shortest - wave.shape[1])))
+
+    def _plain(self, wave: Tensor, lengths: Tensor | None, total: int) -> Float[Tensor, "b t f"]:
+        samples, offset = self.mel.split(wave, lengths)
+        samples = samples[:, :total] if offset is None else samples[:, :total] - offset[:, :total]
+        spec = (self.mel.log_(self.mel.spectrum.plain(samples)) - self.cfg.mean) / (2 * self.cfg.std)
+        return F.pad(spec, (0, 0, 0, total - spec.shape[1]), value=self.pad_value)
+
+    def _fast(self, wave: Tensor, lengths: Tensor | None, total: int) -> Float[Tensor, "b t f"]:
+        samples, offset = self.mel.split(wave, lengths)
+        b, t = len(wave), min(total, samples.shape[1])
+        spec = wave.new_empty(b, total, self.cfg.mels)
+        spec[:, t:] = self.pad_value
+        block = CPU_BLOCK * torch.get_num_threads() if wave.device.type == "cpu" else DEVICE_BLOCK
+        clips = max(1, block // t)  # whole short clips together, long clips in pieces
+        scratch = Scratch(min(block, b * t), self.mel.spectrum)
+        for first in range(0, b, clips):
+            for start in range(0, t, block):
+                here = slice(first, min(first + clips, b)), slice(start, min(start + block, t))
+                energy = self.mel.spectrum.fast(samples[here], None if offset is None else offset[here], scratch)
+                out = spec[here]
+                torch.sub(self.mel.log_(energy).view_as(out), self.cfg.mean, out=out)
+                out.div_(2 * self.cfg.std)
+        return spec
+
+    def _valid(self, lengths: Int[Tensor, " b"], total: int) -> Tensor:
+        """Which frames lie inside their clip. [b, total]"""
+        if self.cfg.kind == "kaldi":
+            counts = ((lengths - self.cfg.window) // self.cfg.hop + 1).clamp(min=1)
+        else:
+            counts = lengths // self.cfg.hop + 1
+        return torch.arange(total, device=lengths.device) < counts[:, None]
+
+
+def clip_mean(wave: Float[Tensor, "b s"], lengths: Int[Tensor, " b"] | None) -> Float[Tensor, "b 1"]:
+    """Mean of each clip's real samples (the rest must be zero), the same to the last bit however it is padded."""
+    pieces = F.pad(wave, (0, -wave.shape[1] % 256)).unflatten(1, (-1, 256)).sum(-1)
+    count = wave.shape[1] if lengths is None else lengths[:, None].clamp(min=1)
+    return (pieces.double().sum(1, keepdim=True) / count).to(wave.dtype)
+
+
+def measure(waves: Iterable[Tensor], cfg: FrontendConfig = FrontendConfig()) -> tuple[float, float]:
+    """(mean, std) of the raw log-mel over all real frames of these clips, for `mean` and `std` of a config.
+
+    Args:
+        waves: One clip `[s]` at `cfg.sample_rate` at a time.
+        cfg: The front-end; its own statistics are not used.
+
+    Raises:
+        ConfigError: if there is no clip, or all hold the same single value.
+    """
+    raw = Frontend(dataclasses.replace(cfg, mean=0.0, std=0.5))
+    count, total, squares = 0, 0.0, 0.0
+    for wave in waves:
+        spec = raw(wave[None]).double()
+        count, total, squares = count + spec.numel(), total + float(spec.sum()), squares + float(spec.square().sum())
+    mean = total / max(count, 1)
+    variance = squares / max(count, 1) - mean**2
+    if variance <= 1e-9:
+        raise ConfigError(f"normalisation statistics: {count} cells without variation. Measure on real, audible clips.")
+    return mean, variance**0.5
+
+
+def _spectrogram(cfg: FrontendConfig) -> Fbank | LogMel:
+    if not cfg.std > 0:
+        raise ConfigError(f"front-end: std={cfg.std} must be above 0.")
+    if cfg.kind == "htsat" and cfg.mel == "kaldi":
+        raise ConfigError("front-end: kind=htsat needs mel=slaney or mel=htk.")
+    if not 0 < cfg.hop <= cfg.window <= cfg.fft:
+        raise ConfigError(f"front-end: hop={cfg.hop}, window={cfg.window}, fft={cfg.fft} must rise and be above 0.")
+    rate = cfg.mel_rate or cfg.sample_rate
+    if cfg.kind == "htsat":
+        return LogMel(rate=rate, mels=cfg.mels, low=cfg.low, high=cfg.high, fft=cfg.fft, hop=cfg.hop, shape=cfg.mel)
+    return Fbank(
+        rate=rate, mels=cfg.mels, low=cfg.low, high=cfg.high, window=cfg.window, hop=cfg.hop, fft=cfg.fft
+    )  # fmt: skip
+
+
+def _all_full(wave: Tensor, lengths: Tensor) -> bool:
+    """True when no clip is shorter than the row; asked only where asking does not stall a device."""
+    return lengths.device.type == "cpu" and not torch.compiler.is_compiling() and bool((lengths >= wave.shape[1]).all())
+
+
+def _full_precision(wave: Tensor) -> AbstractContextManager[object]:
+    """Autocast off: bf16 products would cost the low bands their accuracy."""
+    kind = wave.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
