@@ -1,0 +1,251 @@
+"""Random crops for training and whole clips for evaluation, read by threads.
+
+Which clip stands where, where it is cut and which caption goes with it follow from (seed, epoch, index) alone: not
+from the
+number of threads or processes, not from what is in the cache, not from what ran before. Threads suffice, because
+decoding and resampling release the interpreter lock.
+
+Each epoch takes one crop of each clip, long or short. To draw more from hour-long recordings, list them in windows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otic.core.batch import Batch
+from otic.core.errors import AudioError, AudioWarning, ConfigError, DataError
+from otic.core.seeds import rng
+from otic.data.rows import Source
+
+WHOLE = 60.0  # seconds up to which a clip is decoded whole (and cached) instead of in part
+TRIES = 100  # clips tried in place of a bad one before all are taken for bad
+
+
+class Crops:
+    """Crops of `seconds` at `rate` from the clips of a source.
+
+    Args:
+        cache_gb: Memory for decoded clips, in 1e9 bytes; 0 decodes anew each time. The values are the same either way.
+        short: A clip shorter than the crop is followed by zeros (`"pad"`) or by itself (`"repeat"`).
+
+    Attributes:
+        bad: The clips that could not be read, with the reason.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        rate: int,
+        seconds: float,
+        seed: int,
+        cache_gb: float = 4.0,
+        *,
+        short: Literal["pad", "repeat"] = "pad",
+    ):
+        if not len(source):
+            raise DataError(f"{source.name}: no clips.")
+        self.source, self.rate, self.seed, self.short = source, rate, seed, short
+        self.samples = round(seconds * rate)
+        self.bad: dict[str, str] = {}
+        self._classes = {name: k for k, name in enumerate(source.classes)}
+        self._labelled = all(row.labels for row in source.rows)
+        self._single = all(len(row.labels) == 1 for row in source.rows)
+        self._captioned = all(row.captions for row in source.rows)
+        self._cache: dict[int, np.ndarray] = {}
+        self._room = round(cache_gb * 1e9)
+        self._hopeless: set[int] = set()  # clips of which nothing can be read
+        self._lock = threading.Lock()
+        self._orders: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def epoch_steps(self, batch_size: int) -> int:
+        """Batches until every clip has been taken once (the last may begin the next epoch)."""
+        return -(-len(self) // batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The clips in this epoch's order: a permutation drawn from (seed, epoch)."""
+        order = self._orders.get(epoch)
+        if order is None:
+            order = rng(self.seed, "order", epoch).permutation(len(self))
+            self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 2} | {epoch: order}
+        return order
+
+    def take(self, position: int) -> tuple[np.ndarray, int, str, int, str | None]:
+        """What stands at `position` of the endless stream of epochs: crop, its real samples, id, clip, caption.
+
+        Raises:
+            DataError: when no clip can be read.
+        """
+        epoch, place = divmod(position, len(self))
+        i = int(self.order(epoch)[place])
+        dice = rng(self.seed, "crop", epoch, i)
+        for _ in range(TRIES):
+            at, words = dice.random(2)
+            if i not in self._hopeless:
+                try:
+                    wave, start = self._cut(i, float(at))
+                    return *self._fit(wave), f"{self.source.rows[i].id}@{start:.3f}", i, self._caption(i, float(words))
+                except AudioError as error:
+                    self._report(i, error)
+            i = int(dice.integers(len(self)))
+        raise DataError(f"{self.source.name}: no clip can be read. First: {next(iter(self.bad.values()), 'unknown')}")
+
+    def _cut(self, i: int, at: float) -> tuple[np.ndarray, float]:
+        seconds = self._length(i)
+        if seconds is None or seconds <= WHOLE:
+            whole = self._whole(i)
+            start = int(at * (max(len(whole) - self.samples, 0) + 1))
+            return whole[start : start + self.samples], start / self.rate
+        begin = round(at * max(seconds - self.samples / self.rate, 0.0), 3)
+        return self.source.read(i, self.rate, begin, self.samples / self.rate)[: self.samples], begin
+
+    def _length(self, i: int) -> float | None:
+        """Seconds as the header says; which way a clip is read must not depend on what is cached."""
+        if i in self._cache:
+            return 0.0
+        try:
+            return self.source.length(i)
+        except AudioError:
+            self._hopeless.add(i)
+            raise
+
+    def _whole(self, i: int) -> np.ndarray:
+        wave = self._cache.get(i)
+        if wave is not None:
+            return wave
+        try:
+            wave = self.source.read(i, self.rate)
+        except AudioError:
+            self._hopeless.add(i)
+            raise
+        with self._lock:  # first come, first kept: with a new order each epoch, no eviction rule does better
+            if i not in self._cache and wave.nbytes <= self._room:
+                self._cache[i] = wave
+                self._room -= wave.nbytes
+        return wave
+
+    def _fit(self, wave: np.ndarray) -> tuple[np.ndarray, int]:
+        if len(wave) >= self.samples:
+            return wave, self.samples
+        if self.short == "repeat" and len(wave):
+            return np.resize(wave, self.samples), self.samples
+        return np.pad(wave, (0, self.samples - len(wave))), len(wave)
+
+    def _caption(self, i: int, at: float) -> str | None:
+        captions = self.source.rows[i].captions
+        return captions[int(at * len(captions))] if captions else None
+
+    def _report(self, i: int, error: AudioError) -> None:
+        name = self.source.rows[i].id
+        with self._lock:
+            new = name not in self.bad
+            self.bad.setdefault(name, str(error))
+        if new:
+            warnings.warn(
+                AudioWarning(f"{name}: skipped, another clip takes its place. {error}", error.kind), stacklevel=2
+            )
+
+    def labels(self, indices: Sequence[int]) -> Tensor | None:
+        """Class indices `[b]`, or 0/1 rows `[b, c]` where a clip has several labels; None unless every clip has one."""
+        if not self._labelled:
+            return None
+        if self._single:
+            return torch.tensor([self._classes[self.source.rows[i].labels[0]] for i in indices])
+        out = torch.zeros(len(indices), len(self._classes))
+        for row, i in enumerate(indices):
+            out[row, [self._classes[name] for name in self.source.rows[i].labels]] = 1
+        return out
+
+    def batch(self, taken: Sequence[tuple[np.ndarray, int, str, int, str | None]]) -> Batch:
+        waves, lengths, ids, indices, captions = zip(*taken, strict=True)
+        return Batch(
+            wave=torch.from_numpy(np.stack(waves)),
+            lengths=torch.tensor(lengths),
+            labels=self.labels(indices),
+            text=tuple(captions) if self._captioned else None,
+            ids=ids,
+        )
+
+
+def batches(
+    crops: Crops, batch_size: int, *, start: int = 0, rank: int = 0, size: int = 1, threads: int = 2
+) -> Iterator[Batch]:
+    """Batches without end from step `start` on, read ahead by `threads` threads.
+
+        Step k takes clips k * batch_size ... of the stream of epochs; with `size` processes, each gets its share of
+    that same batch.
+
+    Raises:
+        ConfigError: when `batch_size` is not a multiple of `size`.
+        DataError: when no clip can be read.
+    """
+    if batch_size < 1 or batch_size % size:
+        raise ConfigError(f"batch_size {batch_size} is not a positive multiple of the {size} processes.")
+    own = batch_size // size
+    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="otic-crops") as pool:
+        ahead: deque[list[Future[tuple[np.ndarray, int, str, int, str | None]]]] = deque()
+        try:
+            for step in itertools.count(start):
+                first = step * batch_size + rank * own
+                ahead.append([pool.submit(crops.take, p) for p in range(first, first + own)])
+                if len(ahead) > max(2, 2 * threads // own):
+                    yield crops.batch([future.result() for future in ahead.popleft()])
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def clips(
+    source: Source,
+    rate: int,
+    indices: Sequence[int] | np.ndarray | None = None,
+    max_seconds: float | None = None,
+    *,
+    threads: int = 2,
+    bad: dict[str, str] | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, wave `[s]`) in the order of `indices`, read ahead by threads; at most `max_seconds` from the beginning.
+
+    A clip that cannot be read is left out, warned of, and put into `bad` (id to reason) where given.
+
+    Raises:
+        DataError: when none of the clips can be read.
+    """
+    wanted = range(len(source)) if indices is None else [int(i) for i in indices]
+    good = 0
+    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="otic-clips") as pool:
+        ahead: deque[tuple[int, Future[np.ndarray]]] = deque()
+        rest = iter(wanted)
+        try:
+            while True:
+                for i in itertools.islice(rest, 4 * threads - len(ahead)):
+                    ahead.append((i, pool.submit(source.read, i, rate, 0.0, max_seconds)))
+                if not ahead:
+                    break
+                i, future = ahead.popleft()
+                try:
+                    wave = future.result()
+                except AudioError as error:
+                    name = source.rows[i].id
+                    if bad is not None:
+                        bad[name] = str(error)
+                    warnings.warn(AudioWarning(f"{name}: left out. {error}", error.kind), stacklevel=2)
+                    last = error
+                    continue
+                good += 1
+                yield i, wave
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    if wanted and not good:
+        raise DataError(f"{source.name}: none of the {len(wanted)} clips can be read. Last: {last}")

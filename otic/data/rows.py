@@ -1,0 +1,108 @@
+"""A data set is a list of rows and a way to read each one's sound."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+Event = tuple[float, float, str]  # onset and offset in seconds, label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is known of one clip without hearing it."""
+
+    id: str  # unique in its source: the file as the manifest names it, or the scene's name
+    seconds: float | None = None  # as the manifest claims, None where it does not say
+    labels: tuple[str, ...] = ()  # class names, in the manifest's order
+    fold: str | None = None  # cross-validation fold
+    split: str | None = None  # train, test, ...
+    captions: tuple[str, ...] = ()  # sentences that describe it
+    events: tuple[Event, ...] = ()  # strong labels, sorted by onset
+    extra: dict[str, str] = field(default_factory=dict)  # every other column that is not empty
+
+
+class Source(ABC):
+    """Rows with their sound.
+
+    Attributes:
+        name: A short name for tables and messages.
+        rows: One for each clip.
+    """
+
+    name: str
+    rows: list[Row]
+
+    @abstractmethod
+    def read(self, i: int, rate: int, start: float = 0.0, duration: float | None = None) -> np.ndarray:
+        """Clip `i` as mono float32 `[s]` at `rate`, from `start` seconds on, all of it or `duration` seconds.
+
+        Raises:
+            AudioError: when the clip cannot be used.
+        """
+
+    @abstractmethod
+    def length(self, i: int) -> float | None:
+        """Seconds of clip `i` as its own header says (not the manifest), None where that is unknown.
+
+        Raises:
+            AudioError: when the header cannot be read.
+        """
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def classes(self) -> list[str]:
+        """All labels that occur, sorted."""
+        return sorted({label for row in self.rows for label in row.labels})
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Source:
+        """These rows only, in this order."""
+        return Subset(self, [int(i) for i in indices])
+
+
+class Subset(Source):
+    """Some rows of another source."""
+
+    def __init__(self, whole: Source, indices: list[int]):
+        self.name, self._whole, self._indices = whole.name, whole, indices
+        self.rows = [whole.rows[i] for i in indices]
+
+    def read(self, i: int, rate: int, start: float = 0.0, duration: float | None = None) -> np.ndarray:
+        return self._whole.read(self._indices[i], rate, start, duration)
+
+    def length(self, i: int) -> float | None:
+        return self._whole.length(self._indices[i])
+
+
+class Joined(Source):
+    """Several sources, one after the other; ids get the source's name in front."""
+
+    def __init__(self, parts: Sequence[Source]):
+        self.name = "+".join(part.name for part in parts)
+        self._where = [(part, i) for part in parts for i in range(len(part))]
+        self.rows = []
+        for part, name in zip(parts, _distinct([part.name for part in parts]), strict=True):
+            self.rows += [replace(row, id=f"{name}/{row.id}") for row in part.rows]
+
+    def read(self, i: int, rate: int, start: float = 0.0, duration: float | None = None) -> np.ndarray:
+        part, own = self._where[i]
+        return part.read(own, rate, start, duration)
+
+    def length(self, i: int) -> float | None:
+        part, own = self._where[i]
+        return part.length(own)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The same names, a repeated one numbered: `a, b, a` becomes `a, b, a#2`."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        out.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return out

@@ -1,0 +1,103 @@
+"""The embedded corpus: deterministic, balanced, in range, events where they are said to be."""
+
+import numpy as np
+import pytest
+
+from otic.core.errors import DataError
+from otic.data.corpus import Corpus, render
+from otic.data.kinds import KINDS
+from otic.data.source import open_source
+
+RATE = 16_000
+
+
+def test_the_same_clip_whenever_and_however_many():
+    few, many = open_source("synth:corpus?clips=21&seed=3"), open_source("synth:corpus?clips=60&seed=3")
+    assert few.rows == many.rows[:21]
+    for i in (0, 7, 20):
+        assert np.array_equal(few.read(i, RATE), many.read(i, RATE))
+
+
+def test_another_seed_is_another_corpus():
+    one, two = Corpus(clips=3, seed=0), Corpus(clips=3, seed=1)
+    assert one.rows[0].seconds != two.rows[0].seconds
+    assert not np.array_equal(one.read(0, RATE)[:1000], two.read(0, RATE)[:1000])
+
+
+@pytest.mark.parametrize("label", sorted(KINDS))
+def test_every_kind_is_finite_in_range_and_as_long_as_it_says(label):
+    source = Corpus(clips=len(KINDS) * 4)
+    for i, row in enumerate(source.rows):
+        if row.labels == (label,):
+            wave = source.read(i, RATE)
+            assert wave.dtype == np.float32 and np.isfinite(wave).all()
+            assert len(wave) == round(row.seconds * RATE) and 2 <= row.seconds <= 4
+            assert 1e-3 < np.abs(wave).max() < 1
+            assert 2 <= len(row.captions) <= 4 and len(set(row.captions)) == len(row.captions)
+
+
+def test_classes_and_splits_are_balanced():
+    source = Corpus(clips=len(KINDS) * 8)
+    for label in KINDS:
+        splits = [row.split for row in source.rows if row.labels == (label,)]
+        assert sorted(splits) == ["test"] * 2 + ["train"] * 6
+    assert {row.split for row in Corpus(clips=20).rows} == {"train", "test"}
+
+
+def test_the_event_is_where_the_row_says():
+    """Sound minus the same background is silent outside the event; loudness inside is above that outside on average."""
+    source = Corpus(clips=400)
+    ratios = []
+    for i, row in enumerate(source.rows):
+        (onset, offset, label), wave = row.events[0], source.read(i, RATE)
+        assert 0 <= onset < offset <= row.seconds and label == row.labels[0]
+        inside = np.zeros(len(wave), bool)
+        inside[round(onset * RATE) : round(offset * RATE)] = True
+        if (~inside).sum() > RATE // 2:
+            ratios.append(10 * np.log10(np.mean(wave[inside] ** 2) / np.mean(wave[~inside] ** 2)))
+    ratios = np.array(ratios)
+    assert len(ratios) > 100 and np.mean(ratios) > 8 and (ratios > 1).mean() > 0.9
+
+
+def test_levels_vary_by_tens_of_decibels():
+    source = Corpus(clips=100)
+    level = [10 * np.log10(np.mean(source.read(i, RATE) ** 2)) for i in range(100)]
+    assert np.std(level) > 6
+
+
+def test_reading_a_part_is_cutting_the_whole():
+    source = Corpus(clips=1)
+    assert np.array_equal(source.read(0, RATE, 0.5, 1.0), source.read(0, RATE)[8000:24000])
+
+
+def test_order_kinds_are_each_other_backwards():
+    """A rising chirp's strongest frequency rises, a falling one's falls."""
+    for label, sign in (("rising chirp", 1), ("falling chirp", -1)):
+        for seed in range(10):
+            wave = KINDS[label].make(np.random.default_rng(seed), 32_000)
+            peaks = [np.abs(np.fft.rfft(part)[20:]).argmax() for part in (wave[2000:6000], wave[-6000:-2000])]
+            assert np.sign(peaks[1] - peaks[0]) == sign
+
+
+def test_settings_are_checked():
+    for text, message in (
+        ("synth:corpse", "Did you mean 'corpus'"),
+        ("synth:corpus?clip=3", "Did you mean 'clips'"),
+        ("synth:corpus?clips=many", "not a whole number"),
+        ("synth:corpus?clips=0", "at least 1"),
+    ):
+        with pytest.raises(DataError, match=message):
+            open_source(text)
+
+
+def test_where_on_the_corpus():
+    test = open_source("synth:corpus?clips=80", where=["split=test", "label in bell,rain"])
+    assert {(row.split, row.labels[0]) for row in test.rows} == {("test", "bell"), ("test", "rain")}
+    whole = Corpus(clips=80)
+    i = next(i for i, row in enumerate(whole.rows) if row.id == test.rows[0].id)
+    assert np.array_equal(test.read(0, RATE), whole.read(i, RATE))
+
+
+def test_render_is_pure():
+    row = Corpus(clips=1).rows[0]
+    assert np.array_equal(render(row, np.random.default_rng(1)), render(row, np.random.default_rng(1)))
