@@ -154,7 +154,7 @@ def irregular(gen: Gen, n: int) -> Wave:
 
 
 def _ramp(gen: Gen, n: int, faster: bool) -> Wave:
-    count = _count(gen, n, 4, 7)
+    count = _count(gen, n, 4.0, 7.0)
     gaps = np.geomspace(gen.uniform(2.5, 5), 1, count)
     times = np.concatenate([[0], np.cumsum(gaps)[:-1]]) / gaps.sum()
     if not faster:
@@ -276,7 +276,7 @@ def engine(gen: Gen, n: int) -> Wave:
     speed = np.exp(gen.uniform(np.log(30), np.log(110))) * (1 + synth.curve(gen, n, 6, -0.12, 0.12))
     harmonics = gen.uniform(0.2, 1, 40) * gen.uniform(0.88, 0.95) ** np.arange(40)
     body = synth.tone(speed.astype(np.float32), n, harmonics)
-    hiss = synth.noise(gen, n, slope=-4, low=60, high=3000)
+    hiss = synth.noise(gen, n, slope=-4.0, low=60.0, high=3000.0)
     return (body * (1 + 0.3 * hiss) + gen.uniform(0.02, 0.15) * hiss).astype(np.float32)
 
 
@@ -293,7 +293,7 @@ def rain(gen: Gen, n: int) -> Wave:
 
 @kind("wind", "the wind is blowing", "gusts of wind", "wind howls around the house", "a windy day")
 def wind(gen: Gen, n: int) -> Wave:
-    body = synth.noise(gen, n, slope=gen.uniform(-9, -5), low=60, high=gen.uniform(600, 2500))
+    body = synth.noise(gen, n, slope=gen.uniform(-9, -5), low=60.0, high=gen.uniform(600, 2500))
     return body * synth.curve(gen, n, int(gen.integers(4, 9)), 0.1, 1.0)
 
 

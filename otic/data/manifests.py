@@ -98,7 +98,7 @@ def _cell(value: Any) -> Cell:
 
 
 def folder_table(files: Iterable[Path], root: Path) -> Table:
-    """Columns `file`, and `label`, `split` where the folders tell: `root/[split/]class/clip.wav`, two classes or more."""
+    """Columns `file`, and `label`, `split` where folders tell: `root/[split/]class/clip.wav`, two classes or more."""
     parts = [path.relative_to(root).parts for path in files]
     split = bool(parts) and all(len(p) > 1 and p[0].lower() in SPLITS for p in parts)
     inner = [p[split:] for p in parts]
