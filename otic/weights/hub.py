@@ -1,0 +1,66 @@
+"""Files from the Hugging Face hub, into its usual cache. Optional: everything also works with a file given by path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from otic.core.errors import WeightsError
+from otic.core.files import sha256
+from otic.weights.catalogue import Entry
+
+
+def is_hub_id(name: str) -> bool:
+    """`owner/name`, perhaps with `hf-hub:` in front."""
+    owner, _, rest = name.removeprefix("hf-hub:").partition("/")
+    return bool(owner and rest) and "/" not in rest and not owner.startswith((".", "~"))
+
+
+def fetch(repository: str, file: str = "model.safetensors") -> Path:
+    """The path of `file` in the local cache, downloaded when it is not there yet.
+
+    Raises:
+        WeightsError: when it is neither cached nor within reach, saying what to do instead.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(hf_hub_download(repository, file))
+    except LocalEntryNotFoundError as error:
+        raise WeightsError(
+            f"{repository}: not in the local cache, and the hub is out of reach. Where there is a network, download "
+            f"{file} from hf.co/{repository}, and give its path in place of the name."
+        ) from error
+    except (EntryNotFoundError, RepositoryNotFoundError) as error:
+        raise WeightsError(f"{repository}: the hub has no {file!r} under this name. Check the spelling.") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise WeightsError(
+            f"{repository}/{file}: the download failed ({_first_line(error)}). Try again, or give a path."
+        ) from error
+
+
+def download(entry: Entry) -> Path:
+    """The file of a catalogue entry, checked against its published SHA-256 where there is one.
+
+    Raises:
+        WeightsError: as `fetch`; also when the authors share it only by hand, or when the sum differs.
+    """
+    if not entry.repository:
+        raise WeightsError(
+            f"{entry.name}: its authors share it by hand only ({entry.page}). Download it, and give its path."
+        )
+    path = fetch(entry.repository, entry.file)
+    if entry.sha256 and sha256(path) != entry.sha256:
+        raise WeightsError(
+            f"{path}: its SHA-256 is not the published one of {entry.name}. Delete it and download it again."
+        )
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
