@@ -1,0 +1,78 @@
+"""One transformer block, its residuals normalised before or after."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused, biased projection (rows q, k, v, each head-major)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        b, n, d = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+
+
+class FeedForward(nn.Module):
+    """Linear, exact (erf) GELU, Linear."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward with residuals.
+
+    pre     x += attn(norm1(x));    x += ffn(norm2(x))                     ViT, SSAST, Audio-MAE, I-JEPA
+    post    x = norm1(x + attn(x)); x = norm2(x + ffn(x))                  EAT, data2vec 2.0
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, norm: Literal["pre", "post"], eps: float, drop_path: float):
+        super().__init__()
+        self.pre, self.drop_path = norm == "pre", drop_path
+        self.norm1 = nn.LayerNorm(width, eps)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps)
+        self.mlp = FeedForward(width, hidden)
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], gen: Generator | None = None
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
+        """The block's output, and the raw output of its feed-forward (before residual and norm).
+
+        Args:
+            x: Tokens.
+            gen: Source of drop path's coins while training; None where there is no drop path.
+        """
+        if self.pre:
+            x = x + self._drop(self.attn(self.norm1(x)), gen)
+            raw = self.mlp(self.norm2(x))
+            return x + self._drop(raw, gen), raw
+        x = self.norm1(x + self._drop(self.attn(x), gen))
+        raw = self.mlp(x)
+        return self.norm2(x + self._drop(raw, gen)), raw
+
+    def _drop(self, branch: Tensor, gen: Generator | None) -> Tensor:
+        """Stochastic depth: the whole branch of a clip vanishes with probability `drop_path`."""
+        if not (self.training and self.drop_path):
+            return branch
+        assert gen is not None, "drop path draws from a generator while training: pass gen"
+        keep = torch.rand(len(branch), 1, 1, generator=gen, device=gen.device) >= self.drop_path
+        return branch * (keep / (1 - self.drop_path)).to(branch)

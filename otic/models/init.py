@@ -1,0 +1,38 @@
+"""Initial weights from a generator passed in, never from the global seed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, nn
+
+
+@torch.no_grad()
+def init_linear(module: nn.Module, gen: Generator, std: float = 0.02) -> None:
+    """Every Linear below `module`: weights N(0, std), biases zero (EAT, data2vec 2.0)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight.normal_(0.0, std, generator=gen)
+            if layer.bias is not None:
+                layer.bias.zero_()
+
+
+@torch.no_grad()
+def init_default(module: nn.Module, gen: Generator) -> None:
+    """PyTorch's own rule for Linear and Conv2d, uniform in +-1/sqrt(fan_in), drawn from `gen`."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            layer.weight.uniform_(-bound, bound, generator=gen)
+            if layer.bias is not None:
+                layer.bias.uniform_(-bound, bound, generator=gen)
+
+
+@torch.no_grad()
+def init_patches(conv: nn.Conv2d, gen: Generator) -> None:
+    """Patch embedding: Xavier-uniform on the (width, pixels) matrix, bias by PyTorch's rule."""
+    init_default(conv, gen)
+    width, pixels = conv.weight.flatten(1).shape
+    bound = math.sqrt(6 / (width + pixels))
+    conv.weight.uniform_(-bound, bound, generator=gen)
