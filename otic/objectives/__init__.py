@@ -1,0 +1,12 @@
+"""One file for each way of learning; `OBJECTIVES` names them: name -> (config class, objective class)."""
+
+from typing import Any
+
+from otic.core.registry import Registry
+from otic.objectives.base import Objective
+from otic.objectives.eat import EAT, EATConfig
+
+OBJECTIVES: Registry[tuple[Any, Any]] = Registry("objective")
+OBJECTIVES.add((EATConfig, EAT), "eat")
+
+__all__ = ["EAT", "EATConfig", "OBJECTIVES", "Objective"]

@@ -1,0 +1,28 @@
+"""What every objective is: a module whose forward returns the loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Generator, nn
+
+from otic.core.batch import Batch, Loss
+
+
+class Objective(nn.Module, ABC):
+    """Batch in, loss out; the loop knows nothing else of it.
+
+    A concrete class takes `(encoder, cfg)`. Parameters that should not be trained have `requires_grad` off.
+    """
+
+    @abstractmethod
+    def forward(self, batch: Batch, gen: Generator) -> Loss:
+        """The loss of a batch whose `spec` is filled; everything random comes from `gen`, on the batch's device."""
+
+    @property
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """The module to save and use afterwards."""
+
+    def after_step(self, step: int) -> None:
+        """Called after each optimiser step; `step` counts finished ones, from 1."""
