@@ -1,0 +1,150 @@
+"""`otic evaluate`: several models on several data sets, beside the baselines, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from otic.apps.progress import Progress
+from otic.core.errors import ConfigError
+from otic.data.rows import Source
+from otic.data.source import open_source
+from otic.evaluation.baselines import LogMelStats, untrained
+from otic.evaluation.features import Encoder, Reading, extract
+from otic.evaluation.probe import PROBES
+from otic.evaluation.results import Results
+from otic.evaluation.score import compare
+from otic.evaluation.splits import task
+
+Name = str | Path
+Models = Name | Encoder | Sequence[Name | Encoder] | Mapping[str, Name | Encoder]
+Data = Name | Source | Sequence[Name | Source]
+
+
+def evaluate(
+    models: Models,
+    data: Data,
+    *,
+    protocols: Sequence[str] = ("linear", "knn"),
+    out: Name | None = None,
+    baselines: bool = True,
+    seed: int = 0,
+    layers: Sequence[Sequence[int]] | None = None,
+    pools: Sequence[str] | None = None,
+    label_column: str = "label",
+    split_column: str | None = None,
+    where: Sequence[str] = (),
+    device: str | None = None,
+    quiet: bool = True,
+) -> Results:
+    """Score models on labelled data.
+
+    Args:
+        models: One or several: what `otic.load` takes, a loaded model, or a dict of these by name.
+        data: One or several labelled data sets, each scored by itself.
+        protocols: `linear`, `knn`.
+        out: Folder for `results.json` and `report.html`; None writes nothing.
+        baselines: Put `logmel-stats` and the models' `untrained` twins beside them.
+        seed: Of the baselines' weights, of folds where the data has none, and of the bootstrap.
+        layers: Sets of layers to choose from on the training clips; None: what the model's card says.
+        pools: Poolings to choose from on the training clips; None: what the model's card says.
+        label_column: The column that holds the target.
+        split_column: The column that says train and test, or whose every value is a fold.
+        where: Conditions on the rows, as `fold!=5`.
+
+    Raises:
+        ConfigError: on an unknown protocol, layer or pooling.
+        DataError: when data cannot be used for a probe.
+        WeightsError: when a model cannot be loaded.
+    """
+    for protocol in protocols:
+        PROBES[protocol]  # unknown names answer before any work is done
+    named = _models(models, device)
+    choice = [
+        Reading(layers=tuple(i) if i is not None else None, pool=p) for i in layers or (None,) for p in pools or (None,)
+    ]
+    readings = dict.fromkeys(named, choice)
+    if baselines:
+        twins = _untrained(named, seed)
+        readings |= {name: readings[of] for name, (of, _) in twins.items()} | {"logmel-stats": [Reading()]}
+        named |= {name: twin for name, (_, twin) in twins.items()} | {"logmel-stats": LogMelStats()}
+    results = Results()
+    for source in _sources(data, label_column=label_column, split_column=split_column, where=where):
+        _one(results, source, named, readings, protocols, seed, quiet)
+    if out is not None:
+        results.write(Path(out) / "results.json")
+    return results
+
+
+def _one(
+    results: Results,
+    source: Source,
+    models: Mapping[str, Encoder],
+    readings: Mapping[str, Sequence[Reading]],
+    protocols: Sequence[str],
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Add the scores on one data set."""
+    needed = sorted({int(i) for split in task(source.rows, seed).splits for i in (*split.train, *split.test)})
+    source = source.subset(needed)
+    with Progress(f"embed {source.name}", unit="clips", quiet=quiet) as progress:
+        features, rows, bad = extract(models, source, readings, progress)
+    kept = [source.rows[i] for i in rows]
+    question = task(kept, seed)
+    results.failed |= bad
+    results.notes += [f"{source.name}: {note}" for note in question.notes]
+    if bad:
+        results.notes.append(f"{source.name}: {len(bad)} of {len(source)} clips could not be read and are left out")
+    for protocol in protocols:
+        scores, differences, views = compare(
+            source.name, features, question, protocol, ids=[row.id for row in kept], seed=seed
+        )
+        results.rows += scores
+        results.differences += differences
+        results.views += views
+
+
+def _models(models: Models, device: str | None) -> dict[str, Any]:
+    """The models by name, loaded; equal names get a number."""
+    if isinstance(models, Mapping):
+        return {name: _load(m, device) for name, m in models.items()}
+    several = [models] if isinstance(models, str | Path | Encoder) else list(models)
+    if not several:
+        raise ConfigError("No model given. Name a run folder, a weights file, or a name of `otic models`.")
+    named: dict[str, Any] = {}
+    for given in several:
+        model = _load(given, device)
+        name = Path(given).name if isinstance(given, str | Path) else str(model.card.get("name") or "model")
+        same = sum(other.partition("#")[0] == name for other in named)
+        named[name if not same else f"{name}#{same + 1}"] = model
+    return named
+
+
+def _load(model: Name | Encoder, device: str | None) -> Any:
+    from otic.inference.load import load
+
+    return load(model, device=device) if isinstance(model, str | Path) else model
+
+
+def _untrained(models: Mapping[str, Any], seed: int) -> dict[str, tuple[str, Any]]:
+    """For each architecture among the models: the twin's name, whose twin it is, and the twin."""
+    twins: dict[str, tuple[str, Any]] = {}
+    seen: list[tuple[Any, ...]] = []
+    for name, model in models.items():
+        kind = (
+            type(model.encoder),
+            model.encoder.cfg,
+            getattr(model.frontend, "cfg", None),
+            model.card.get("inference"),
+        )
+        if kind not in seen:
+            seen.append(kind)
+            twins["untrained" if len(seen) == 1 else f"untrained {name}"] = name, untrained(model, seed)
+    return twins
+
+
+def _sources(data: Data, **options: Any) -> list[Source]:
+    several = [data] if isinstance(data, str | Path | Source) else list(data)
+    return [d if isinstance(d, Source) else open_source(d, **options) for d in several]

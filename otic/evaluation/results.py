@@ -1,0 +1,117 @@
+"""The record of an evaluation: rows of numbers with their intervals, as `results.json` and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import otic
+from otic.core.files import write_json
+from otic.core.machine import commit, machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number of one model. Fractions, not percent; seconds."""
+
+    model: str
+    data: str
+    protocol: str
+    metric: str
+    value: float  # the mean of `folds`
+    ci95: tuple[float, float]  # over the test clips, by bootstrap
+    n_test: int  # clips tested, all folds together
+    folds: tuple[float, ...]  # the value of each fold, one for a train/test split
+    seed: int
+    config: dict[str, Any]  # what was chosen on the training clips, and among what
+    labels_used: int  # labelled clips that the largest fit saw
+    seconds: float  # encoding and probing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How much better one model is than another on the same clips."""
+
+    model: str  # the better one
+    other: str
+    data: str
+    protocol: str
+    metric: str
+    value: float
+    ci95: tuple[float, float]  # of the paired difference
+    beats: bool  # the interval lies above 0
+
+
+@dataclass(kw_only=True)
+class Results:
+    """All scores of one evaluation.
+
+    Attributes:
+        rows: The scores, in the order of data, protocol, model, metric.
+        differences: Every pair of models on every task.
+        notes: What a reader should know before quoting a number.
+        failed: Clips that could not be read, with the reason.
+        views: What `report.html` shows beyond the scores (`otic.evaluation.score.View`), not part of the JSON.
+    """
+
+    rows: list[Score] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    views: list[Any] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of `results.json`."""
+        return {
+            "otic": otic.__version__,
+            "commit": commit(),
+            "machine": machine(),
+            "rows": [asdict(row) for row in self.rows],
+            "differences": [asdict(row) for row in self.differences],
+            "notes": list(self.notes),
+            "failed": [{"file": file, "reason": reason} for file, reason in self.failed.items()],
+        }
+
+    def write(self, path: str | Path) -> None:
+        """Write `results.json`, atomically."""
+        write_json(path, self.to_dict())
+
+    def value(self, model: str, data: str, protocol: str, metric: str = "accuracy") -> float:
+        """One number, for scripts.
+
+        Raises:
+            KeyError: when there is no such row.
+        """
+        key = (model, data, protocol, metric)
+        for row in self.rows:
+            if (row.model, row.data, row.protocol, row.metric) == key:
+                return row.value
+        raise KeyError(key)
+
+    def beats(self, model: str, other: str, data: str, protocol: str, metric: str = "accuracy") -> bool:
+        """Is `model` better than `other` by more than the paired interval?"""
+        key = (model, other, data, protocol, metric, True)
+        return any((d.model, d.other, d.data, d.protocol, d.metric, d.beats) == key for d in self.differences)
+
+    def table(self, metrics: Iterable[str] | None = None) -> str:
+        """Plain text, one line per data set, protocol and metric, one column per model; percent with the interval."""
+        wanted = set(metrics) if metrics is not None else {row.metric for row in self.rows}
+        models = list(dict.fromkeys(row.model for row in self.rows))
+        lines = list(dict.fromkeys((r.data, r.protocol, r.metric) for r in self.rows if r.metric in wanted))
+        cells = {(r.data, r.protocol, r.metric, r.model): _cell(r) for r in self.rows}
+        grid = [["data", "protocol", "metric", *models]]
+        grid += [[*line, *(cells.get((*line, m), "") for m in models)] for line in lines]
+        return _align(grid)
+
+
+def _cell(row: Score) -> str:
+    scale = 1 if row.metric == "d_prime" else 100
+    return f"{scale * row.value:.{1 + (scale == 1)}f} [{scale * row.ci95[0]:.1f}, {scale * row.ci95[1]:.1f}]"
+
+
+def _align(grid: list[list[str]]) -> str:
+    widths = [max(len(row[k]) for row in grid) for k in range(len(grid[0]))]
+    grid = [grid[0], ["-" * w for w in widths], *grid[1:]]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in grid)
