@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from otic.audio.melbank import mel_bank
-from otic.audio.spectral import MelSpectrum, hann
+from otic.audio.spectral import Frames, MelSpectrum, hann
 
-FLOOR = 1.1920928955078125e-07  # float32 epsilon, Kaldi's smallest energy: ln = -15.942385
-PREEMPHASIS = 0.97
+LEAK = 0.03  # 1 - pre-emphasis: what remains of a constant
 
 
 class Fbank(nn.Module):
@@ -37,7 +37,8 @@ class Fbank(nn.Module):
         fft: Transform length.
     """
 
-    floor = math.log(FLOOR)
+    floor = 1.1920928955078125e-07  # float32 epsilon, Kaldi's smallest energy
+    span = math.exp(17)  # frames with stronger contrast are computed in float64, for errors below 5e-4
 
     def __init__(self, *, rate: int, mels: int, low: float, high: float, window: int, hop: int, fft: int):
         super().__init__()
@@ -51,17 +52,20 @@ class Fbank(nn.Module):
         >>> Fbank(rate=16000, mels=128, low=20, high=8000, window=400, hop=160, fft=512)(torch.zeros(1, 16000)).shape
         torch.Size([1, 98, 128])
         """
-        frames, offset = self.split(wave)
-        return self.spectrum.plain(frames - offset).clamp(min=FLOOR).log()
+        return self.spectrum.plain(self.split(wave)).clamp(min=self.floor).log()
 
-    def split(
-        self, wave: Float[Tensor, "b s"], lengths: Tensor | None = None
-    ) -> tuple[Float[Tensor, "b t w"], Float[Tensor, "b t 1"]]:
+    def split(self, wave: Float[Tensor, "b s"], lengths: Tensor | None = None) -> Frames:
         """Frames as views of the pre-emphasised wave, and what is still to be subtracted from each."""
-        start = wave[:, :1] * (1 - PREEMPHASIS)
-        emphasised = torch.cat([start, torch.add(wave[:, 1:], wave[:, :-1], alpha=-PREEMPHASIS)], dim=1)
-        offset = self._means(wave) * (1 - PREEMPHASIS)
-        return emphasised.unfold(1, self.window, self.hop), offset[..., None]
+        rise = F.pad(wave, (1, 0)).diff(dim=1)  # x[k] - 0.97 x[k-1] as (x[k] - x[k-1]) + 0.03 x[k-1]: rounds less
+        emphasised = torch.add(rise, F.pad(wave[:, :-1], (1, 0)), alpha=LEAK)
+        raw = wave.unfold(1, self.window, self.hop)
+        return Frames(emphasised.unfold(1, self.window, self.hop), self._means(wave) * LEAK, raw)
+
+    def exact(self, raw: Float[Tensor, "n w"]) -> Float[Tensor, "n f"]:
+        """Energies of unfiltered frames, all in float64."""
+        frames = raw.double()
+        frames = frames - frames.mean(1, keepdim=True)
+        return self.spectrum.exact(torch.cat([frames[:, :1] * LEAK, frames[:, 1:] - (1 - LEAK) * frames[:, :-1]], 1))
 
     def _means(self, wave: Float[Tensor, "b s"]) -> Float[Tensor, "b t"]:
         """Each frame's mean, from sums of short pieces which neighbouring frames share."""
@@ -73,12 +77,15 @@ class Fbank(nn.Module):
         """Frames of a clip; a clip shorter than a window is zero-padded to one frame."""
         return max(1, 1 + (samples - self.window) // self.hop)
 
+    def counts(self, lengths: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """`frames` of many clips."""
+        return ((lengths - self.window) // self.hop + 1).clamp(min=1)
+
     @property
     def shortest(self) -> int:
         """Samples below which the wave must be padded before `split`."""
         return self.window
 
-    @staticmethod
-    def log_(energy: Tensor) -> Tensor:
-        """ln(max(energy, floor)), in place."""
-        return energy.clamp_(min=FLOOR).log_()
+    def log_(self, energy: Tensor) -> Tensor:
+        """ln(max(energy, floor)), in place; digital silence is -15.942385."""
+        return energy.clamp_(min=self.floor).log_()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from otic.audio.fbank import Fbank
 from otic.audio.logmel import LogMel
-from otic.audio.spectral import Scratch
+from otic.audio.spectral import Frames, Scratch, too_coarse
 from otic.core.batch import Batch
 from otic.core.errors import ConfigError
 
@@ -83,7 +83,7 @@ class Frontend(nn.Module):
     @property
     def pad_value(self) -> float:
         """What frames past a clip's end hold."""
-        zero = {"logmel": 0.0, "normalised": self.cfg.mean, "floor": self.mel.floor}[self.cfg.pad]
+        zero = {"logmel": 0.0, "normalised": self.cfg.mean, "floor": self._silence()}[self.cfg.pad]
         return (zero - self.cfg.mean) / (2 * self.cfg.std)
 
     def frames(self, samples: int) -> int:
@@ -102,61 +102,63 @@ class Frontend(nn.Module):
         """
         wave = wave.float()
         lengths = None if lengths is None or _all_full(wave, lengths) else lengths.to(wave.device)
-        wave = self._prepare(wave, lengths)
         total = self.frames(wave.shape[1]) if frames is None else frames
+        plain = self.plain or torch.compiler.is_compiling() or (torch.is_grad_enabled() and wave.requires_grad)
         with _full_precision(wave):
-            if self.plain or torch.compiler.is_compiling() or (torch.is_grad_enabled() and wave.requires_grad):
-                spec = self._plain(wave, lengths, total)
-            else:
-                spec = self._fast(wave.detach(), lengths, total)
+            spec = self._plain(wave, lengths, total) if plain else self._fast(wave.detach(), lengths, total)
         if lengths is not None:
-            spec = spec.where(self._valid(lengths, total)[..., None], self.pad_value)
+            inside = torch.arange(total, device=wave.device) < self.mel.counts(lengths)[:, None]
+            spec = spec.where(inside[..., None], self.pad_value)
         return spec[:, None]
 
     def fill(self, batch: Batch, frames: int | None = None) -> Batch:
         """The batch with its `spec` set."""
         return dataclasses.replace(batch, spec=self(batch.wave, batch.lengths, frames))
 
-    def _prepare(self, wave: Float[Tensor, "b s"], lengths: Tensor | None) -> Float[Tensor, "b s2"]:
-        """Without its mean, zero past its end, and long enough for one frame."""
-        if lengths is not None:
-            wave = wave.where(torch.arange(wave.shape[1], device=wave.device) < lengths[:, None], 0.0)
+    def _split(self, wave: Float[Tensor, "b s"], lengths: Tensor | None) -> Frames:
+        """Frames of waves without their mean, zero past their ends, and long enough for one frame."""
+        inside = None if lengths is None else torch.arange(wave.shape[1], device=wave.device) < lengths[:, None]
+        wave = wave if inside is None else wave.where(inside, 0.0)
         if self.cfg.subtract_mean:
             wave = wave - clip_mean(wave, lengths)
-            if lengths is not None:  # again: the mean must not leak into the padding of a clip below one window
-                wave = wave.where(torch.arange(wave.shape[1], device=wave.device) < lengths[:, None], 0.0)
-        return F.pad(wave, (0, max(0, self.mel.shortest - wave.shape[1])))
+            wave = wave if inside is None else wave.where(inside, 0.0)
+        short = self.mel.shortest - wave.shape[1]
+        return self.mel.split(F.pad(wave, (0, short)) if short > 0 else wave, lengths)
 
-    def _plain(self, wave: Tensor, lengths: Tensor | None, total: int) -> Float[Tensor, "b t f"]:
-        samples, offset = self.mel.split(wave, lengths)
-        samples = samples[:, :total] if offset is None else samples[:, :total] - offset[:, :total]
-        spec = (self.mel.log_(self.mel.spectrum.plain(samples)) - self.cfg.mean) / (2 * self.cfg.std)
+    def _plain(self, wave: Float[Tensor, "b s"], lengths: Tensor | None, total: int) -> Float[Tensor, "b t f"]:
+        frames = self._split(wave, lengths).part(0, total)
+        spec = (self.mel.log_(self.mel.spectrum.plain(frames)) - self.cfg.mean) / (2 * self.cfg.std)
         return F.pad(spec, (0, 0, 0, total - spec.shape[1]), value=self.pad_value)
 
-    def _fast(self, wave: Tensor, lengths: Tensor | None, total: int) -> Float[Tensor, "b t f"]:
-        samples, offset = self.mel.split(wave, lengths)
-        b, t = len(wave), min(total, samples.shape[1])
+    def _fast(self, wave: Float[Tensor, "b s"], lengths: Tensor | None, total: int) -> Float[Tensor, "b t f"]:
+        b, t = len(wave), min(total, self.frames(wave.shape[1]))
         spec = wave.new_empty(b, total, self.cfg.mels)
         spec[:, t:] = self.pad_value
         block = CPU_BLOCK * torch.get_num_threads() if wave.device.type == "cpu" else DEVICE_BLOCK
-        clips = max(1, block // t)  # whole short clips together, long clips in pieces
-        scratch = Scratch(min(block, b * t), self.mel.spectrum)
+        clips = max(1, block // max(1, t))  # whole short clips together, long clips in pieces
+        scratch = self.mel.spectrum.scratch(min(block, b * t))
         for first in range(0, b, clips):
+            rows = slice(first, first + clips)
+            frames = self._split(wave[rows], None if lengths is None else lengths[rows])
             for start in range(0, t, block):
-                here = slice(first, min(first + clips, b)), slice(start, min(start + block, t))
-                energy = self.mel.spectrum.fast(samples[here], None if offset is None else offset[here], scratch)
-                out = spec[here]
+                out = spec[rows, start : min(start + block, t)]
+                energy = self._energy(frames.part(start, start + out.shape[1]), scratch)
                 torch.sub(self.mel.log_(energy).view_as(out), self.cfg.mean, out=out)
                 out.div_(2 * self.cfg.std)
         return spec
 
-    def _valid(self, lengths: Int[Tensor, " b"], total: int) -> Tensor:
-        """Which frames lie inside their clip. [b, total]"""
-        if self.cfg.kind == "kaldi":
-            counts = ((lengths - self.cfg.window) // self.cfg.hop + 1).clamp(min=1)
-        else:
-            counts = lengths // self.cfg.hop + 1
-        return torch.arange(total, device=lengths.device) < counts[:, None]
+    def _energy(self, frames: Frames, scratch: Scratch) -> Float[Tensor, "n f"]:
+        """Mel energies, on CPUs to 5e-4 everywhere; on other devices finding coarse frames would stall the queue."""
+        energy = self.mel.spectrum.fast(frames, scratch)
+        if energy.device.type == "cpu":
+            again = too_coarse(energy, self.mel.floor, self.mel.span).nonzero().flatten()
+            if len(again):
+                t = frames.raw.shape[1]
+                energy[again] = self.mel.exact(frames.raw[again // t, again % t])
+        return scratch.plan.clear_empty(energy)
+
+    def _silence(self) -> float:
+        return float(self.mel.log_(torch.zeros(1, dtype=torch.float64)))
 
 
 def clip_mean(wave: Float[Tensor, "b s"], lengths: Int[Tensor, " b"] | None) -> Float[Tensor, "b 1"]:

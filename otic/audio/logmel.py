@@ -8,15 +8,15 @@ Axes: b clips, s samples, t frames, w window samples, f mel bands.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from otic.audio.melbank import MelShape, mel_bank
-from otic.audio.spectral import MelSpectrum, hann
-
-FLOOR = 1e-10
+from otic.audio.spectral import Frames, MelSpectrum, hann
 
 
 class LogMel(nn.Module):
@@ -32,7 +32,8 @@ class LogMel(nn.Module):
         shape: `slaney` (librosa's default) or `htk`.
     """
 
-    floor = -100.0
+    floor = 1e-10  # smallest energy: -100 dB
+    span = math.exp(13.5)  # frames with stronger contrast (59 dB) are computed in float64, for errors below 5e-4 dB
 
     def __init__(
         self, *, rate: int, mels: int, low: float, high: float, fft: int, hop: int, shape: MelShape = "slaney"
@@ -48,10 +49,9 @@ class LogMel(nn.Module):
         >>> LogMel(rate=32000, mels=64, low=50, high=14000, fft=1024, hop=320)(torch.zeros(1, 32000)).shape
         torch.Size([1, 101, 64])
         """
-        frames, _ = self.split(wave)
-        return self.spectrum.plain(frames).clamp(min=FLOOR).log10() * 10
+        return self.spectrum.plain(self.split(wave)).clamp(min=self.floor).log10() * 10
 
-    def split(self, wave: Float[Tensor, "b s"], lengths: Tensor | None = None) -> tuple[Float[Tensor, "b t w"], None]:
+    def split(self, wave: Float[Tensor, "b s"], lengths: Tensor | None = None) -> Frames:
         """Frames as views of the reflected wave; each clip is reflected at its own end."""
         half = self.fft // 2
         if lengths is None and wave.shape[1] > half:
@@ -59,21 +59,29 @@ class LogMel(nn.Module):
         else:
             ends = torch.full((len(wave),), wave.shape[1], device=wave.device) if lengths is None else lengths
             reflected = wave.gather(1, mirror(wave.shape[1], half, ends))
-        return reflected.unfold(1, self.fft, self.hop), None
+        frames = reflected.unfold(1, self.fft, self.hop)
+        return Frames(frames, None, frames)
+
+    def exact(self, raw: Float[Tensor, "n w"]) -> Float[Tensor, "n f"]:
+        """Energies of frames, all in float64."""
+        return self.spectrum.exact(raw.double())
 
     def frames(self, samples: int) -> int:
         """Frames of a clip."""
         return 1 + samples // self.hop
+
+    def counts(self, lengths: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """`frames` of many clips."""
+        return 1 + lengths // self.hop
 
     @property
     def shortest(self) -> int:
         """Samples below which the wave must be padded before `split`."""
         return 1
 
-    @staticmethod
-    def log_(energy: Tensor) -> Tensor:
+    def log_(self, energy: Tensor) -> Tensor:
         """10 log10(max(energy, floor)), in place."""
-        return energy.clamp_(min=FLOOR).log10_().mul_(10)
+        return energy.clamp_(min=self.floor).log10_().mul_(10)
 
 
 def mirror(samples: int, half: int, ends: Int[Tensor, " b"]) -> Int[Tensor, "b padded"]:
