@@ -1,0 +1,73 @@
+"""Names of one layout into names of another: a table of patterns, and errors that name what is left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from otic.core.errors import WeightsError
+
+
+def rename(tensors: Mapping[str, Any], table: Sequence[tuple[str, str]], where: str) -> dict[str, Tensor]:
+    """Each tensor under its new name, floating ones as float32.
+
+    Args:
+        tensors: As they stand in the file.
+        table: Pairs (pattern of the whole name, replacement); the first that matches counts.
+        where: The file, for messages.
+
+    Raises:
+        WeightsError: if names match no pattern; the first is named.
+    """
+    renamed: dict[str, Tensor] = {}
+    unknown = []
+    for name, tensor in tensors.items():
+        new = next((match.expand(to) for old, to in table if (match := re.fullmatch(old, name))), None)
+        if new is None or not isinstance(tensor, Tensor):
+            unknown.append(name)
+        else:
+            renamed[new] = tensor.float() if tensor.is_floating_point() else tensor
+    if unknown:
+        raise WeightsError(f"{where}: {len(unknown)} of {len(tensors)} tensors did not map (first: {unknown[0]!r}).")
+    return renamed
+
+
+def require(tensors: Mapping[str, Tensor], name: str, where: str) -> Tensor:
+    """One tensor that decides the shape of the model.
+
+    Raises:
+        WeightsError: if it is missing.
+    """
+    if name not in tensors:
+        raise WeightsError(f"{where}: the tensor for {name!r} is missing.")
+    return tensors[name]
+
+
+def must_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Check converted tensors against the module they are for (which may be on the meta device).
+
+    Raises:
+        WeightsError: naming the first tensor that is missing, left over, or of another shape.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for what, names in (("missing", wanted.keys() - tensors.keys()), ("unexpected", tensors.keys() - wanted.keys())):
+        if names:
+            raise WeightsError(f"{where}: {len(names)} of {len(wanted)} tensors {what} (first: {min(names)!r}).")
+    for name, shape in wanted.items():
+        if tuple(tensors[name].shape) != shape:
+            raise WeightsError(f"{where}: {name!r} has the shape {tuple(tensors[name].shape)}, expected {shape}.")
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name begins with `prefix`, without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def on_meta(build: Any, *args: Any) -> nn.Module:
+    """A module without memory: only its names and shapes."""
+    with torch.device("meta"):
+        return build(*args)
