@@ -44,7 +44,7 @@ class Fbank(nn.Module):
         super().__init__()
         self.window, self.hop = window, hop
         bank = mel_bank("kaldi", rate=rate, fft=fft, mels=mels, low=low, high=high)
-        self.spectrum = MelSpectrum(hann(window, periodic=False), bank, fft)
+        self.spectrum = MelSpectrum(hann(window, periodic=False)[1:], bank, fft)  # the first weight is zero
 
     def forward(self, wave: Float[Tensor, "b s"]) -> Float[Tensor, "b t f"]:
         """Raw log-mel, by matrix products: for gradients and export. `Frontend` has the fast way.
@@ -56,16 +56,16 @@ class Fbank(nn.Module):
 
     def split(self, wave: Float[Tensor, "b s"], lengths: Tensor | None = None) -> Frames:
         """Frames as views of the pre-emphasised wave, and what is still to be subtracted from each."""
-        rise = F.pad(wave, (1, 0)).diff(dim=1)  # x[k] - 0.97 x[k-1] as (x[k] - x[k-1]) + 0.03 x[k-1]: rounds less
-        emphasised = torch.add(rise, F.pad(wave[:, :-1], (1, 0)), alpha=LEAK)
+        before, after = wave[:, :-1], wave[:, 1:]
+        emphasised = torch.sub(after, before).add_(before, alpha=LEAK)  # x - 0.97 b as (x - b) + 0.03 b: rounds less
         raw = wave.unfold(1, self.window, self.hop)
-        return Frames(emphasised.unfold(1, self.window, self.hop), self._means(wave) * LEAK, raw)
+        return Frames(emphasised.unfold(1, self.window - 1, self.hop), self._means(wave) * LEAK, raw)
 
     def exact(self, raw: Float[Tensor, "n w"]) -> Float[Tensor, "n f"]:
         """Energies of unfiltered frames, all in float64."""
         frames = raw.double()
         frames = frames - frames.mean(1, keepdim=True)
-        return self.spectrum.exact(torch.cat([frames[:, :1] * LEAK, frames[:, 1:] - (1 - LEAK) * frames[:, :-1]], 1))
+        return self.spectrum.exact(frames[:, 1:] - (1 - LEAK) * frames[:, :-1])
 
     def _means(self, wave: Float[Tensor, "b s"]) -> Float[Tensor, "b t"]:
         """Each frame's mean, from sums of short pieces which neighbouring frames share."""

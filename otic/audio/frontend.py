@@ -137,14 +137,14 @@ class Frontend(nn.Module):
         block = CPU_BLOCK * torch.get_num_threads() if wave.device.type == "cpu" else DEVICE_BLOCK
         clips = max(1, block // max(1, t))  # whole short clips together, long clips in pieces
         scratch = self.mel.spectrum.scratch(min(block, b * t))
+        shift = wave.new_tensor(-self.cfg.mean / (2 * self.cfg.std))
         for first in range(0, b, clips):
             rows = slice(first, first + clips)
             frames = self._split(wave[rows], None if lengths is None else lengths[rows])
             for start in range(0, t, block):
                 out = spec[rows, start : min(start + block, t)]
                 energy = self._energy(frames.part(start, start + out.shape[1]), scratch)
-                torch.sub(self.mel.log_(energy).view_as(out), self.cfg.mean, out=out)
-                out.div_(2 * self.cfg.std)
+                torch.add(shift, self.mel.log_(energy).view_as(out), alpha=1 / (2 * self.cfg.std), out=out)
         return spec
 
     def _energy(self, frames: Frames, scratch: Scratch) -> Float[Tensor, "n f"]:
@@ -163,9 +163,10 @@ class Frontend(nn.Module):
 
 def clip_mean(wave: Float[Tensor, "b s"], lengths: Int[Tensor, " b"] | None) -> Float[Tensor, "b 1"]:
     """Mean of each clip's real samples (the rest must be zero), the same to the last bit however it is padded."""
-    pieces = F.pad(wave, (0, -wave.shape[1] % 256)).unflatten(1, (-1, 256)).sum(-1)
-    count = wave.shape[1] if lengths is None else lengths[:, None].clamp(min=1)
-    return (pieces.double().sum(1, keepdim=True) / count).to(wave.dtype)
+    whole = wave.shape[1] // 256 * 256
+    pieces = wave[:, :whole].unflatten(1, (-1, 256)).sum(-1)
+    total = pieces.double().sum(1, keepdim=True) + wave[:, whole:].double().sum(1, keepdim=True)
+    return (total / (wave.shape[1] if lengths is None else lengths[:, None].clamp(min=1))).to(wave.dtype)
 
 
 def measure(waves: Iterable[Tensor], cfg: FrontendConfig = FrontendConfig()) -> tuple[float, float]:

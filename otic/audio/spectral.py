@@ -76,7 +76,7 @@ class MelSpectrum(nn.Module):
         torch.mul(frames.samples, self.window, out=padded.unflatten(0, (b, t))[..., :w])
         parts = torch.view_as_real(torch.fft.rfft(padded)).flatten(-2)  # re, im, re, im, ...
         if frames.level is not None:  # here and not in the samples: rounding there would bias the lowest bins
-            parts = parts.addr_(frames.level.flatten(), scratch.leak, alpha=-1)
+            parts.addcmul_(frames.level.reshape(-1, 1), scratch.leak, value=-1)
         parts.square_()
         torch.add(parts[:, 0::2], parts[:, 1::2], out=power)
         for i, (first, last, weights) in enumerate(scratch.plan.groups):
