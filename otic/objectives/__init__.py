@@ -5,8 +5,10 @@ from typing import Any
 from otic.core.registry import Registry
 from otic.objectives.base import Objective
 from otic.objectives.eat import EAT, EATConfig
+from otic.objectives.supervised import Supervised, SupervisedConfig
 
 OBJECTIVES: Registry[tuple[Any, Any]] = Registry("objective")
 OBJECTIVES.add((EATConfig, EAT), "eat")
+OBJECTIVES.add((SupervisedConfig, Supervised), "supervised")
 
-__all__ = ["EAT", "EATConfig", "OBJECTIVES", "Objective"]
+__all__ = ["EAT", "EATConfig", "OBJECTIVES", "Objective", "Supervised", "SupervisedConfig"]

@@ -1,0 +1,101 @@
+"""Learning from labels: the fine-tuning objective of EAT, AST and Audio-MAE, and the losses that it is made of.
+
+Axes: b clips, c classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from otic.core.batch import Batch, Loss
+from otic.core.errors import ConfigError
+from otic.models.heads import Head, HeadConfig
+from otic.models.vit import ViT
+from otic.objectives.base import Objective
+
+
+def bce(
+    logits: Float[Tensor, "b c"], targets: Float[Tensor, "b c"], per: Literal["label", "clip", "cell"] = "label"
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy over classes that may hold together, float32.
+
+    Args:
+        logits: Any real numbers.
+        targets: 0..1, mixed ones too.
+        per: The sum is divided by the sum of the targets (EAT on AudioSet), by the clips, or by all cells (AST).
+    """
+    total = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="sum")
+    # a batch without any label would divide by zero
+    count = {"label": targets.sum().clamp_min(1e-6), "clip": len(targets), "cell": targets.numel()}[per]
+    return total / count
+
+
+def cross_entropy(
+    logits: Float[Tensor, "b c"], targets: Float[Tensor, "b c"], smoothing: float = 0.0
+) -> Float[Tensor, ""]:
+    """Cross-entropy with one class for each clip (or a mixture), mean over clips, float32.
+
+    Args:
+        logits: Any real numbers.
+        targets: Rows that sum to 1.
+        smoothing: This share of each row is spread over all classes.
+    """
+    return F.cross_entropy(logits.float(), targets.float(), label_smoothing=smoothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig:
+    head: HeadConfig = field(default_factory=HeadConfig)  # what reads the encoder out
+    loss: Literal["bce", "ce"] = "ce"  # several classes at once, or exactly one
+    per: Literal["label", "clip", "cell"] = "label"  # what bce's sum is divided by
+    smoothing: float = 0.0  # label smoothing of ce (EAT on ESC-50: 0.1)
+
+
+class Supervised(Objective):
+    """An encoder with a head, trained end to end on labels.
+
+    Args:
+        encoder: Trained in place.
+        cfg: Settings.
+        gen: Source of the head's initial weights.
+    """
+
+    def __init__(self, encoder: ViT, cfg: SupervisedConfig = SupervisedConfig(), gen: Generator | None = None):
+        super().__init__()
+        self.cfg, self.net, self.head = cfg, encoder, Head(encoder.width, cfg.head, gen)
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.net
+
+    def forward(self, batch: Batch, gen: Generator) -> Loss:
+        assert batch.spec is not None, "the front-end has not filled the batch"
+        encoded = self.net.encode(self.net.tokens(batch.spec)[0], gen=gen)
+        logits, targets = self.head(encoded), self._targets(batch)
+        if self.cfg.loss == "bce":
+            total = bce(logits, targets, self.cfg.per)
+        else:
+            total = cross_entropy(logits, targets, self.cfg.smoothing)
+        hit = (logits.argmax(1) == targets.argmax(1)).float().mean()
+        return Loss(total, {"accuracy": hit.detach()})
+
+    def _targets(self, batch: Batch) -> Float[Tensor, "b c"]:
+        """Class indices become one-hot rows; rows stay.
+
+        Raises:
+            ConfigError: if the batch has no labels, or more classes than the head.
+        """
+        if batch.labels is None:
+            raise ConfigError("the data has no labels to learn from: name their column, or choose another objective.")
+        classes = self.cfg.head.classes
+        if batch.labels.ndim == 2:
+            if batch.labels.shape[1] != classes:
+                raise ConfigError(f"the labels have {batch.labels.shape[1]} classes, but the head has {classes}.")
+            return batch.labels.float()
+        return F.one_hot(batch.labels.long(), classes).float()
