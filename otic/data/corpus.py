@@ -1,10 +1,12 @@
 """The embedded corpus: clips of 20 kinds of sound, rendered on the fly, the same ones for the same (name, seed, index).
 
 What makes it hard: twelve of the kinds are six pairs of the same events in another order or rhythm (see `kinds`), so
-averages over time,
-and their spread, cannot tell the two apart; pitch, timbre, tempo, length, onset, level (40 dB) and colour vary within
-every kind; each clip
-lies in a background of random colour, with a hum at times, from 25 dB below the sound to as loud as the sound.
+averages over time, and their spread, cannot tell the two apart; pitch, timbre, tempo, length, onset, level (40 dB)
+and colour vary within every kind; each clip lies in a background of random colour, with a hum at times, 3 to 30 dB
+below it.
+
+A logistic regression on log-mel means, deviations and deviations of differences gets 56 % of 600 test clips right after
+1200 train clips: nearly all of its mistakes within the pairs, or between tonal kinds.
 
 Every kind is equally frequent. A quarter of each is the split `test`, spread evenly over the indices; the rest is
 `train`.
@@ -108,7 +110,7 @@ def render(row: Row, gen: np.random.Generator) -> Wave:
     if gen.random() < 0.3:
         back += synth.tone(float(gen.uniform(45, 240)), n, 0.7 ** np.arange(8))
     loud = np.sqrt(np.mean(sound * sound)) + 1e-9
-    quiet = np.sqrt(np.mean(back * back)) * 10 ** (gen.uniform(0, 25) / 20)
+    quiet = np.sqrt(np.mean(back * back)) * 10 ** (gen.uniform(3, 30) / 20)
     mix = back / quiet
     mix[first : first + len(sound)] += sound / loud
     tilt = gen.uniform(-0.6, 0.6)  # one zero: brighter or darker

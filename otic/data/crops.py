@@ -1,9 +1,8 @@
 """Random crops for training and whole clips for evaluation, read by threads.
 
 Which clip stands where, where it is cut and which caption goes with it follow from (seed, epoch, index) alone: not
-from the
-number of threads or processes, not from what is in the cache, not from what ran before. Threads suffice, because
-decoding and resampling release the interpreter lock.
+from the number of threads or processes, not from what is in the cache, not from what ran before. Threads suffice,
+because decoding and resampling release the interpreter lock.
 
 Each epoch takes one crop of each clip, long or short. To draw more from hour-long recordings, list them in windows.
 """

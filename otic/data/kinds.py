@@ -1,8 +1,7 @@
 """The kinds of sound in the embedded corpus: how each is made, named and described.
 
 Six pairs hold the same events and differ only in their order or rhythm: what a clip's average spectrum, or its
-spread, cannot tell.
-A maker gets a generator and a length in samples (16 kHz) and returns that many, at any level.
+spread, cannot tell. A maker gets a generator and a length in samples (16 kHz) and returns that many, at any level.
 """
 
 from __future__ import annotations

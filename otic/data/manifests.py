@@ -1,13 +1,12 @@
 """Tables that list sound files (`metadata.csv`, `.csv`, `.jsonl`, `.parquet`) and plain folders, as rows.
 
 Columns: `file` (or `file_name`; relative to the table's folder), `label` (`;` between several), `fold`, `split`,
-`caption`,
-`captions` or `caption_1` ... , `duration_s`, `onset` and `offset` (seconds). Every other column goes into `Row.extra`.
+`caption`, `captions` or `caption_1` ... , `duration_s`, `onset` and `offset` (seconds). Every other column goes into
+`Row.extra`.
 
 A row with `onset` and `offset` is one event of its file: all such rows of a file become one `Row` with `events`,
-whose labels are the events' labels.
-An `events.csv` beside a `metadata.csv` (columns file, onset, offset, event_label or label) adds events without
-touching the labels.
+whose labels are the events' labels. An `events.csv` beside a `metadata.csv` (columns file, onset, offset, event_label
+or label) adds events without touching the labels.
 """
 
 from __future__ import annotations
