@@ -1,0 +1,162 @@
+"""Order and crops: pure functions of (seed, epoch, index), each clip once an epoch, bad clips replaced."""
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sources_for_tests import RATE, Numbers
+from otic.core.errors import AudioWarning, ConfigError, DataError
+from otic.data.crops import Crops, batches, clips
+
+
+def some(crops, batch_size, count, **options):
+    stream = batches(crops, batch_size, **options)
+    out = list(itertools.islice(stream, count))
+    stream.close()
+    return out
+
+
+def same(a, b):
+    return torch.equal(a.wave, b.wave) and torch.equal(a.lengths, b.lengths) and a.ids == b.ids and a.text == b.text
+
+
+def crops_of(source, seconds=0.01, seed=0, **options):
+    return Crops(source, RATE, seconds, seed, **options)
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(1, 40), seed=st.integers(0, 2**31), epoch=st.integers(0, 10))
+def test_every_clip_once_an_epoch(n, seed, epoch):
+    crops = crops_of(Numbers([100] * n), seed=seed)
+    indices = [crops.take(p)[3] for p in range(epoch * n, (epoch + 1) * n)]
+    assert sorted(indices) == list(range(n))
+
+
+def test_the_order_changes_by_epoch_and_by_seed():
+    crops = crops_of(Numbers([100] * 30))
+    orders = [tuple(crops.order(epoch)) for epoch in range(5)] + [tuple(crops_of(Numbers([100] * 30), seed=1).order(0))]
+    assert len(set(orders)) == 6
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=12),
+    size=st.sampled_from([1, 2, 4]),
+    threads=st.sampled_from([1, 4]),
+    start=st.integers(0, 9),
+    cache=st.sampled_from([0.0, 1e-6, 1.0]),
+)
+def test_a_batch_does_not_depend_on_threads_ranks_start_or_cache(lengths, size, threads, start, cache):
+    plain = some(crops_of(Numbers(lengths)), 8, start + 3)[start:]
+    shares = [
+        some(crops_of(Numbers(lengths), cache_gb=cache), 8, 3, start=start, rank=r, size=size, threads=threads)
+        for r in range(size)
+    ]
+    for k, whole in enumerate(plain):
+        parts = [share[k] for share in shares]
+        assert torch.equal(whole.wave, torch.cat([p.wave for p in parts]))
+        assert torch.equal(whole.lengths, torch.cat([p.lengths for p in parts]))
+        assert list(whole.ids) == [name for p in parts for name in p.ids]
+
+
+def test_crops_differ_between_epochs_and_cover_the_clip():
+    source = Numbers([8000])
+    starts = [crops_of(source).take(p)[0][0] for p in range(200)]
+    assert min(starts) < 0.05 and max(starts) > 0.94 and len(set(starts)) > 150
+
+
+def test_a_crop_is_a_piece_of_its_clip_and_the_id_says_where():
+    crops = crops_of(Numbers([400, 900]))
+    for p in range(20):
+        wave, length, name, i, _ = crops.take(p)
+        n = crops.source.lengths[i]
+        start = round(float((wave[0] - i) * n))
+        assert np.allclose(wave, i + (start + np.arange(80)) / n, atol=1e-6)
+        assert name == f"n{i}@{start / RATE:.3f}" and length == 80
+
+
+def test_short_clips_are_padded_or_repeated():
+    wave, length, *_ = crops_of(Numbers([50])).take(0)
+    assert length == 50 and len(wave) == 80 and not wave[50:].any()
+    assert np.array_equal(wave[:50], np.arange(50, dtype=np.float32) / np.float32(50))
+    again, length, *_ = crops_of(Numbers([50]), short="repeat").take(0)
+    assert length == 80 and np.array_equal(again[50:], again[:30])
+
+
+@pytest.mark.parametrize("tell", [True, False])
+def test_long_clips_are_read_in_part(tell):
+    source = Numbers([RATE * 70], tell=tell)
+    crops = crops_of(source, seconds=1.0)
+    waves = [crops.take(p)[0] for p in range(6)]
+    assert all(len(w) == RATE for w in waves)
+    if tell:
+        assert (
+            all(duration == 1.0 for _, _, duration in source.reads)
+            and len({start for _, start, _ in source.reads}) == 6
+        )
+    else:
+        assert source.reads == [(0, 0.0, None)]
+
+
+def test_the_cache_holds_what_fits():
+    source = Numbers([1000] * 4)
+    crops = crops_of(source, cache_gb=2 * 4000 / 1e9)
+    for p in range(12):
+        crops.take(p)
+    assert len(source.reads) == 4 + 2 + 2
+
+
+def test_bad_clips_are_reported_once_and_replaced_the_same_way():
+    with pytest.warns(AudioWarning) as told:
+        crops = crops_of(Numbers([100] * 10, broken={2, 5}))
+        first = some(crops, 5, 6)
+    assert sorted(str(w.message).split(":")[0] for w in told) == ["n2", "n5"]
+    assert set(crops.bad) == {"n2", "n5"} and "on purpose" in crops.bad["n2"]
+    assert not any(name.split("@")[0] in crops.bad for batch in first for name in batch.ids)
+    with pytest.warns(AudioWarning):
+        later = some(crops_of(Numbers([100] * 10, broken={2, 5})), 5, 3, start=3, threads=4)
+    assert all(map(same, first[3:], later))
+
+
+def test_only_bad_clips_are_an_error():
+    with pytest.warns(AudioWarning), pytest.raises(DataError, match="no clip can be read"):
+        some(crops_of(Numbers([100] * 3, broken={0, 1, 2})), 2, 1)
+
+
+def test_labels_and_captions():
+    one = some(crops_of(Numbers([100] * 4, captions=("a", "b"))), 4, 5)
+    for batch in one:
+        assert [int(name[1]) % 2 for name in batch.ids] == batch.labels.tolist()
+    assert {text for batch in one for text in batch.text} == {"a", "b"}
+    many = some(crops_of(Numbers([100] * 2, labels=[("x", "y"), ("z",)])), 2, 1)[0]
+    assert sorted(many.labels.tolist()) == [[0, 0, 1], [1, 1, 0]] and many.text is None
+    none = some(crops_of(Numbers([100] * 2, labels=[("x",), ()])), 2, 1)[0]
+    assert none.labels is None
+
+
+def test_batch_size_must_fit_the_processes():
+    with pytest.raises(ConfigError, match="not a positive multiple"):
+        next(batches(crops_of(Numbers([100])), 3, size=2))
+
+
+def test_epoch_steps():
+    assert crops_of(Numbers([100] * 10)).epoch_steps(4) == 3
+
+
+def test_clips_keep_their_order_and_leave_out_bad_ones():
+    source, bad = Numbers([100 + i for i in range(30)], broken={7}), {}
+    with pytest.warns(AudioWarning, match="n7: left out"):
+        out = list(clips(source, RATE, threads=4, bad=bad))
+    assert [i for i, _ in out] == [i for i in range(30) if i != 7] and set(bad) == {"n7"}
+    assert all(len(wave) == 100 + i for i, wave in out)
+    part = list(clips(source, RATE, indices=[3, 1], max_seconds=50 / RATE))
+    assert [(i, len(wave)) for i, wave in part] == [(3, 50), (1, 50)]
+    assert list(clips(source, RATE, indices=[])) == []
+    with warnings.catch_warnings(), pytest.raises(DataError, match="none of the 1 clips"):
+        warnings.simplefilter("ignore")
+        list(clips(source, RATE, indices=[7]))

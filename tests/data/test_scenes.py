@@ -1,0 +1,99 @@
+"""Scene recipes render to the published check values; their words and strong labels come along."""
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+from sources_for_tests import write_csv
+
+from otic.core.errors import DataError
+from otic.data.source import open_source
+
+
+def rms(wave):
+    return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+
+
+# The README of each recipe: 0.5 % for both where nothing is resampled, else RMS 1 %, peak 3 %.
+@pytest.mark.parametrize(("name", "loud", "peak"), [("esc10_scenes", 0.005, 0.005), ("esc30_scenes", 0.01, 0.03)])
+def test_scenes_match_their_check_values(recordings, name, loud, peak):
+    folder = recordings(name)
+    source = open_source(folder)
+    index = {row.id: i for i, row in enumerate(source.rows)}
+    with (folder / "render_check.csv").open() as file:
+        checks = list(csv.DictReader(file))
+    assert len(checks) == 24
+    for check in checks:
+        wave = source.read(index[check["scene_id"]], int(check["sample_rate"]))
+        quarter = len(wave) // 4
+        assert len(wave) == int(check["n_samples"])
+        assert rms(wave) == pytest.approx(float(check["rms"]), rel=loud)
+        assert np.abs(wave).max() == pytest.approx(float(check["peak"]), rel=peak)
+        assert rms(wave[:quarter]) == pytest.approx(float(check["s_first_quarter"]), rel=loud, abs=1e-6)
+        assert rms(wave[-quarter:]) == pytest.approx(float(check["s_last_quarter"]), rel=loud, abs=1e-6)
+        assert float(wave.mean()) == pytest.approx(float(check["mean"]), abs=1e-5)
+        assert int((np.abs(wave) >= 1).sum()) == int(check["n_clipped"])
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "classes", "events"), [("esc10_scenes", 2400, 10, 118), ("esc30_scenes", 3600, 30, 402)]
+)
+def test_words_labels_and_splits(recordings, name, count, classes, events):
+    source = open_source(recordings(name))
+    assert len(source) == count and len(source.classes) == classes
+    row = source.rows[0]
+    assert row.split == "train" and row.fold == "1" and len(row.captions) == 5 and row.events
+    assert {"semantic_id", "hard_negative", "negative_kind", "scene_type"} <= set(row.extra)
+    assert all(set(r.labels) == {label for *_, label in r.events} for r in source.rows)
+    test = open_source(recordings(name), where=["split=test"])
+    assert len({r.extra["semantic_id"] for r in test.rows}) == events
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Two scenes over one recording of ones at 1 kHz."""
+    soundfile.write(_made(tmp_path / "sounds/one.wav"), np.full(500, 0.5), 1000, subtype="FLOAT")
+    folder = tmp_path / "sounds_scenes"
+    write_csv(folder / "scenes.csv", [
+        {"scene_id": "s1", "duration_s": "0.3", "labels": "a;b", "caption_1": "an a"},
+        {"scene_id": "s2", "duration_s": "0.1", "labels": "a"},
+    ])  # fmt: skip
+    write_csv(folder / "layers.csv", [
+        {"scene_id": "s1", "layer": "1", "file": "one.wav", "src_start": "0.4", "src_end": "0.9", "onset": "0.25", "gain_db": "20", "fade_s": "0"},
+        {"scene_id": "s1", "layer": "0", "file": "one.wav", "src_start": "0", "src_end": "0.2", "onset": "0", "gain_db": "0", "fade_s": "0.05"},
+        {"scene_id": "s2", "layer": "0", "file": "one.wav", "src_start": "0", "src_end": "0.01", "onset": "0.02", "gain_db": "-20", "fade_s": "1"},
+    ])  # fmt: skip
+    return folder
+
+
+def _made(path):
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def test_the_rule_by_hand(recipe):
+    source = open_source(recipe)
+    one, two = source.read(0, 1000), source.read(1, 1000)
+    want = np.zeros(300)
+    want[:200] = 0.5
+    want[:50] *= np.arange(50) / 50
+    want[150:200] *= np.arange(50)[::-1] / 50
+    want[250:300] = 1.0  # 5 clipped to full scale, cut at the end of the scene
+    assert np.allclose(one, want, atol=1e-6)
+    want = np.zeros(100)
+    want[20:30] = 0.05 * np.array([0, 1, 2, 3, 4, 4, 3, 2, 1, 0]) / 5
+    assert np.allclose(two, want, atol=1e-6)
+    assert np.array_equal(source.read(0, 1000, 0.1, 0.05), one[100:150])
+    assert source.rows[0].labels == ("a", "b") and source.rows[0].captions == ("an a",)
+
+
+def test_errors_name_the_file_and_the_column(recipe):
+    (recipe / "layers.csv").rename(recipe / "kept.csv")
+    write_csv(recipe / "layers.csv", [{"scene_id": "s1", "file": "one.wav"}])
+    with pytest.raises(DataError, match=r"layers.csv: no column 'src_start'"):
+        open_source(recipe)
+    (recipe / "kept.csv").rename(recipe / "layers.csv")
+    (recipe.parent / "sounds/one.wav").rename(recipe.parent / "sounds/two.wav")
+    with pytest.raises(DataError, match="none of its recordings exists"):
+        open_source(recipe)

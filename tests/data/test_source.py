@@ -1,0 +1,242 @@
+"""Every form of SRC, the errors with their mends, and round trips of tables."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sources_for_tests import RATE, tone, write_csv
+
+from otic.core.errors import DataError
+from otic.data import manifests
+from otic.data.source import open_source
+
+
+def test_a_plain_folder_has_no_labels(tmp_path):
+    for name in ("b.wav", "a.wav", "deep/er/c.flac"):
+        tone(tmp_path / name)
+    source = open_source(tmp_path)
+    assert sorted(row.id for row in source.rows) == ["a.wav", "b.wav", "deep/er/c.flac"]
+    assert source.classes == [] and source.name == tmp_path.name
+    i = [row.id for row in source.rows].index("a.wav")
+    assert len(source.read(i, 2 * RATE)) == RATE and source.read(i, RATE).dtype == np.float32
+    assert source.length(i) == 0.5
+
+
+def test_class_folders_are_labels(tmp_path):
+    for name in ("dog/1.wav", "dog/2.wav", "cat/1.wav"):
+        tone(tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert {row.id: row.labels for row in source.rows} == {
+        "dog/1.wav": ("dog",),
+        "dog/2.wav": ("dog",),
+        "cat/1.wav": ("cat",),
+    }
+    assert source.classes == ["cat", "dog"]
+    assert [row.id for row in open_source(tmp_path, where=["label=cat"]).rows] == ["cat/1.wav"]
+
+
+def test_split_folders_above_class_folders(tmp_path):
+    for name in ("train/dog/1.wav", "train/cat/1.wav", "test/dog/2.wav"):
+        tone(tmp_path / name)
+    rows = {row.id: (row.split, row.labels) for row in open_source(tmp_path).rows}
+    assert rows["test/dog/2.wav"] == ("test", ("dog",)) and rows["train/cat/1.wav"] == ("train", ("cat",))
+
+
+@pytest.mark.parametrize("names", [["audio/1.wav", "audio/2.wav"], ["x.wav", "dog/1.wav", "cat/2.wav"]])
+def test_folders_that_are_not_classes(tmp_path, names):
+    for name in names:
+        tone(tmp_path / name)
+    assert open_source(tmp_path).classes == []
+
+
+def test_metadata_csv(tmp_path):
+    tone(tmp_path / "audio/a.wav")
+    tone(tmp_path / "audio/ü.wav")
+    write_csv(
+        tmp_path / "metadata.csv",
+        [
+            {"file": "audio/a.wav", "label": "dog; rain", "fold": "1", "split": "train", "caption_2": "two", "caption_1": "one, first", "duration_s": "0.5", "speaker": "x"},
+            {"file": "audio/ü.wav", "label": "cat", "fold": "2"},
+        ],
+    )  # fmt: skip
+    for src in (tmp_path, tmp_path / "metadata.csv"):
+        source = open_source(src)
+        a, b = source.rows
+        assert (a.labels, a.fold, a.split, a.seconds) == (("dog", "rain"), "1", "train", 0.5)
+        assert a.captions == ("one, first", "two") and a.extra == {"speaker": "x"}
+        assert (b.id, b.split, b.captions, b.seconds, b.extra) == ("audio/ü.wav", None, (), None, {})
+        assert source.name == tmp_path.name
+        assert len(source.read(1, RATE)) == RATE // 2
+
+
+def test_hugging_face_names(tmp_path):
+    tone(tmp_path / "a.wav")
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.wav", "label": "x", "n": 3}) + "\n\n")
+    row = open_source(tmp_path).rows[0]
+    assert (row.id, row.labels, row.extra) == ("a.wav", ("x",), {"n": "3"})
+
+
+def test_jsonl_with_lists_and_events(tmp_path):
+    tone(tmp_path / "a.wav")
+    line = {"file": "a.wav", "label": ["dog", "a;b"], "captions": ["one", "two"], "events": [[0.2, 0.3, "x"], {"onset": 0, "offset": 0.1, "label": "y"}], "in_test": False}  # fmt: skip
+    path = tmp_path / "some.jsonl"
+    path.write_text(json.dumps(line, ensure_ascii=False), encoding="utf-8")
+    source = open_source(path, where=["in_test=0", "label=dog"])
+    row = source.rows[0]
+    assert row.labels == ("dog", "a;b") and row.captions == ("one", "two") and source.name == "some"
+    assert row.events == ((0.0, 0.1, "y"), (0.2, 0.3, "x"))
+
+
+def test_parquet(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    tone(tmp_path / "a.wav")
+    table = pa.table(
+        {"file": ["a.wav", "a.wav"], "label": [["dog"], None], "fold": [1, None], "x": [1.5, float("nan")]}
+    )
+    parquet.write_table(table, tmp_path / "m.parquet")
+    one, two = open_source(tmp_path / "m.parquet").rows
+    assert (one.id, one.labels, one.fold, one.extra) == ("a.wav", ("dog",), "1", {"x": "1.5"})
+    assert (two.id, two.labels, two.fold, two.extra) == ("a.wav#2", (), None, {})
+
+
+def test_one_row_for_each_event_becomes_one_row_with_events(tmp_path):
+    for name in ("a.wav", "b.wav"):
+        tone(tmp_path / name)
+    write_csv(
+        tmp_path / "metadata.csv",
+        [
+            {"file": "a.wav", "label": "dog", "onset": "0.3", "offset": "0.4", "fold": "1"},
+            {"file": "b.wav", "label": "", "onset": "", "offset": "", "fold": "2"},
+            {"file": "a.wav", "label": "cat", "onset": "0.1", "offset": "0.2", "fold": "1"},
+        ],
+    )
+    a, b = open_source(tmp_path).rows
+    assert a.events == ((0.1, 0.2, "cat"), (0.3, 0.4, "dog")) and a.labels == ("dog", "cat") and a.fold == "1"
+    assert (b.events, b.labels) == ((), ())
+    only = open_source(tmp_path, where=["label=cat"]).rows
+    assert [row.events for row in only] == [((0.1, 0.2, "cat"),)]
+
+
+def test_other_columns_as_target_and_split(tmp_path):
+    tone(tmp_path / "a.wav")
+    write_csv(
+        tmp_path / "metadata.csv",
+        [{"file": "a.wav", "label": "7", "speaker": "ann", "split": "test", "split_2": "train"}],
+    )
+    row = open_source(tmp_path, label_column="speaker", split_column="split_2").rows[0]
+    assert (row.labels, row.split, row.extra) == (("ann",), "train", {"label": "7", "split": "test"})
+    with pytest.raises(DataError, match=r"--label-column: .*Did you mean 'speaker'"):
+        open_source(tmp_path, label_column="speeker")
+    with pytest.raises(DataError, match="--split-column"):
+        open_source(tmp_path, split_column="nothing")
+
+
+def test_several_sources_stand_one_after_the_other(tmp_path):
+    one, two = tmp_path / "x", tmp_path / "deep/x"
+    tone(one / "a.wav")
+    tone(two / "a.wav", seconds=1.0)
+    source = open_source([one, two, "synth:corpus?clips=2"])
+    assert [row.id for row in source.rows][:3] == ["x/a.wav", "x#2/a.wav", "corpus/corpus-0-000000"]
+    assert [len(source.read(i, RATE)) for i in (0, 1)] == [RATE // 2, RATE]
+    part = source.subset([1, 0])
+    assert [len(part.read(i, RATE)) for i in (0, 1)] == [RATE, RATE // 2]
+    assert len(open_source([one])) == 1
+
+
+def test_errors_say_what_to_do(tmp_path):
+    def fails(message, src, **options):
+        with pytest.raises(DataError, match=message):
+            open_source(src, **options)
+
+    fails("no such file or folder", tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    fails("no audio found", tmp_path / "empty")
+    fails("No data given", [])
+    tone(tmp_path / "a.wav")
+    fails("no column 'file'.*It has: label, path", write_csv(tmp_path / "1.csv", [{"path": "a.wav", "label": "x"}]))
+    (tmp_path / "3.csv").write_text("file,label\n")
+    fails("has no rows", tmp_path / "3.csv")
+    (tmp_path / "4.csv").write_text("file,label\na.wav,dog,barks\n")
+    fails("line 2: more cells", tmp_path / "4.csv")
+    fails(r"none of its 1 files exists", write_csv(tmp_path / "5.csv", [{"file": "gone.wav"}]))
+    fails("Did you mean 'fold'", write_csv(tmp_path / "6.csv", [{"file": "a.wav", "fold": "1"}]), where=["folds=1"])
+    fails("row 1: duration 'long'", write_csv(tmp_path / "7.csv", [{"file": "a.wav", "duration_s": "long"}]))
+    fails("0 <= onset <= offset", write_csv(tmp_path / "8.csv", [{"file": "a.wav", "onset": "2", "offset": "1"}]))
+    (tmp_path / "9.jsonl").write_text("{nonsense")
+    fails("cannot be read as jsonl", tmp_path / "9.jsonl")
+    (tmp_path / "10.parquet").write_bytes(b"not parquet")
+    fails("cannot be read as parquet", tmp_path / "10.parquet")
+    fails("row 2: the file column is empty", write_csv(tmp_path / "11.csv", [{"file": "a.wav", "x": "1"}, {"x": "1"}]))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX only")
+def test_a_name_that_is_not_utf8(tmp_path):
+    name = os.fsdecode(b"\xff\xfe.wav")
+    tone(tmp_path / "a.wav").rename(tmp_path / name)
+    source = open_source(tmp_path)
+    assert [row.id for row in source.rows] == [name] and len(source.read(0, RATE)) == RATE // 2
+
+
+WORD = st.text(
+    st.characters(exclude_characters=';#"\r\n\x00', exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]),
+    min_size=1,
+    max_size=8,
+)
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {"file": WORD, "label": st.lists(WORD, max_size=3, unique=True)},
+        optional={"fold": WORD, "split": WORD, "caption": WORD, "speaker": WORD},
+    ),
+    min_size=1,
+    max_size=8,
+    unique_by=lambda row: row["file"],
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS)
+def test_csv_and_jsonl_and_parquet_say_the_same(tmp_path, rows):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    write_csv(tmp_path / "t.csv", [{**row, "label": ";".join(row["label"])} for row in rows])
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    columns = sorted({name for row in rows for name in row})
+    arrays = {
+        name: pa.array([row.get(name) for row in rows], pa.list_(pa.string()) if name == "label" else pa.string())
+        for name in columns
+    }
+    parquet.write_table(pa.table(arrays), tmp_path / "t.parquet")
+    tables = [manifests.rows(manifests.read_table(tmp_path / f"t.{kind}"), "t") for kind in ("csv", "jsonl", "parquet")]
+    assert tables[0] == tables[1] == tables[2]
+    for row, want in zip(tables[0][0], rows, strict=True):
+        assert (row.id, row.labels, row.fold, row.split) == (
+            want["file"],
+            tuple(want["label"]),
+            want.get("fold"),
+            want.get("split"),
+        )
+        assert row.captions == ((want["caption"],) if "caption" in want else ())
+
+
+def test_the_pretraining_manifest(recordings):
+    recordings("pretrain_manifest.csv")
+    path = recordings("pretrain_manifest.csv")
+    whole, part = open_source(path), open_source(path, where=["in_test=0"])
+    assert len(whole) == 6959 and 0 < len(part) < len(whole)
+    assert all(row.extra["in_test"] == "0" for row in part.rows)
+    assert len(part.read(0, 16_000)) == pytest.approx(part.rows[0].seconds * 16_000, abs=20)
+
+
+def test_folders_of_recordings(recordings):
+    esc = open_source(recordings("esc10"))
+    assert len(esc) == 400 and len(esc.classes) == 10 and {row.fold for row in esc.rows} == set("12345")
+    birds = open_source(recordings("birdsong"))
+    assert sum(len(row.events) for row in birds.rows) == 5111 and birds.classes == ["bengalese_finch_song"]
+    digits = open_source(recordings("fsdd"), label_column="speaker", split_column="split_speaker")
+    assert len(digits.classes) == 6 and {row.split for row in digits.rows} == {"train", "test", "valid", "unused"}
