@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from otic.core.errors import WeightsError
@@ -44,6 +45,21 @@ def fetch(repository: str, file: str = "model.safetensors") -> Path:
         ) from error
 
 
+def fetch_model(repository: str) -> Path:
+    """`model.safetensors` of a repository, and beside it the `config.json` where there is one.
+
+    Raises:
+        WeightsError: as `fetch`.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    path = fetch(repository)
+    with contextlib.suppress(EntryNotFoundError, LocalEntryNotFoundError):
+        hf_hub_download(repository, "config.json")
+    return path
+
+
 def download(entry: Entry) -> Path:
     """The file of a catalogue entry, checked against its published SHA-256 where there is one.
 
@@ -54,7 +70,7 @@ def download(entry: Entry) -> Path:
         raise WeightsError(
             f"{entry.name}: its authors share it by hand only ({entry.page}). Download it, and give its path."
         )
-    path = fetch(entry.repository, entry.file)
+    path = fetch_model(entry.repository)
     if entry.sha256 and sha256(path) != entry.sha256:
         raise WeightsError(
             f"{path}: its SHA-256 is not the published one of {entry.name}. Delete it and download it again."
