@@ -6,9 +6,8 @@ Axes: b clips, c classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -32,8 +31,8 @@ def bce(
     """
     total = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="sum")
     # a batch without any label would divide by zero
-    count = {"label": targets.sum().clamp_min(1e-6), "clip": len(targets), "cell": targets.numel()}[per]
-    return total / count
+    counts: dict[str, Any] = {"label": targets.sum().clamp_min(1e-6), "clip": len(targets), "cell": targets.numel()}
+    return total / counts[per]
 
 
 def cross_entropy(
