@@ -5,7 +5,12 @@ device the masks live.
 """
 
 from otic.masking.blocks import block, block_count, inverse_block
+from otic.masking.multi_block import Views, multi_block, trim
+from otic.masking.strips import strips, strips_from
 from otic.masking.tokens import gather, positions, scatter
 from otic.masking.uniform import lowest, random
 
-__all__ = ["block", "block_count", "gather", "inverse_block", "lowest", "positions", "random", "scatter"]
+__all__ = [
+    "Views", "block", "block_count", "gather", "inverse_block", "lowest", "multi_block", "positions", "random",
+    "scatter", "strips", "strips_from", "trim",
+]  # fmt: skip
