@@ -20,12 +20,13 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from otic.audio import synth
+from otic.audio.resample import resample
 from otic.audio.synth import RATE, Wave
 from otic.core.errors import DataError
 from otic.core.registry import unknown
 from otic.core.seeds import rng
 from otic.data.kinds import KINDS
-from otic.data.rows import Row, Source
+from otic.data.rows import Probe, Row, Source
 from otic.data.where import Table, keep
 
 NAMES = ("corpus",)
@@ -90,12 +91,12 @@ class Corpus(Source):
     def length(self, i: int) -> float | None:
         return self.rows[i].seconds
 
+    def probe(self, i: int) -> Probe:
+        return Probe(len(self.read(i, RATE)) / RATE, RATE)
+
     def read(self, i: int, rate: int, start: float = 0.0, duration: float | None = None) -> np.ndarray:
         wave = render(self.rows[i], rng(self.name, self.seed, i, "sound"))
-        if rate != RATE:
-            from otic.audio.resample import resample
-
-            wave = resample(wave, RATE, rate)
+        wave = resample(wave, RATE, rate)
         first = round(start * rate)
         return wave[first : None if duration is None else first + round(duration * rate)]
 

@@ -10,6 +10,7 @@ Each epoch takes one crop of each clip, long or short. To draw more from hour-lo
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import warnings
 from collections import deque
@@ -107,18 +108,19 @@ class Crops:
             whole = self._whole(i)
             start = int(at * (max(len(whole) - self.samples, 0) + 1))
             return whole[start : start + self.samples], start / self.rate
-        begin = round(at * max(seconds - self.samples / self.rate, 0.0), 3)
+        begin = math.floor(1000 * at * max(seconds - self.samples / self.rate, 0.0)) / 1000
         return self.source.read(i, self.rate, begin, self.samples / self.rate)[: self.samples], begin
 
     def _length(self, i: int) -> float | None:
-        """Seconds as the header says; which way a clip is read must not depend on what is cached."""
+        """Seconds as the header says, else the manifest; which way a clip is read must not depend on what is cached."""
         if i in self._cache:
             return 0.0
         try:
-            return self.source.length(i)
+            seconds = self.source.length(i)
         except AudioError:
             self._hopeless.add(i)
             raise
+        return self.source.rows[i].seconds if seconds is None else seconds
 
     def _whole(self, i: int) -> np.ndarray:
         wave = self._cache.get(i)

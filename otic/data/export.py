@@ -8,7 +8,7 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def write_folder(
 ) -> Written:
     """Render every clip to `out/audio/`, with `metadata.csv` and, where there are strong labels, `events.csv`.
 
-    Every file appears whole or not at all, `metadata.csv` last; after an interruption the same call goes on where it stopped.
+    Every file appears whole or not at all, `metadata.csv` last; after an interruption the same call goes on.
 
     Args:
         rate: Sampling rate of the files, Hz.
@@ -136,13 +136,13 @@ def _write_tables(out: Path, rows: Sequence[Row], names: Sequence[str], rate: in
     write_text(out / "metadata.csv", _csv([_cells(row, name, rate) for row, name in zip(rows, names, strict=True)]))
 
 
-def _cells(row: Row, name: str, rate: int) -> dict[str, object]:
-    own = (name, ";".join(row.labels), row.fold or "", row.split or "", row.seconds or "", rate)
+def _cells(row: Row, name: str, rate: int) -> Mapping[str, object]:
+    own: tuple[object, ...] = (name, ";".join(row.labels), row.fold or "", row.split or "", row.seconds or "", rate)
     captions = {f"caption_{k}": text for k, text in enumerate(row.captions, 1)}
     return dict(zip(OWN, own, strict=True)) | captions | {k: v for k, v in row.extra.items() if k not in OWN}
 
 
-def _csv(rows: Sequence[dict[str, object]]) -> str:
+def _csv(rows: Sequence[Mapping[str, object]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(
         text, list(dict.fromkeys(key for row in rows for key in row)), restval="", lineterminator="\n"

@@ -25,6 +25,15 @@ class Row:
     extra: dict[str, str] = field(default_factory=dict)  # every other column that is not empty
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What a clip turns out to be when it is read to its end."""
+
+    seconds: float  # of sound that came out
+    rate: int  # of the file, in Hz
+    notes: tuple[tuple[str, str], ...] = ()  # what the reader warns of: kind (truncated, silent, ...) and text
+
+
 class Source(ABC):
     """Rows with their sound.
 
@@ -50,6 +59,14 @@ class Source(ABC):
 
         Raises:
             AudioError: when the header cannot be read.
+        """
+
+    @abstractmethod
+    def probe(self, i: int) -> Probe:
+        """Clip `i` read to its end, in memory that does not grow with its length.
+
+        Raises:
+            AudioError: when the clip cannot be used.
         """
 
     def __len__(self) -> int:
@@ -78,6 +95,9 @@ class Subset(Source):
     def length(self, i: int) -> float | None:
         return self._whole.length(self._indices[i])
 
+    def probe(self, i: int) -> Probe:
+        return self._whole.probe(self._indices[i])
+
 
 class Joined(Source):
     """Several sources, one after the other; ids get the source's name in front."""
@@ -96,6 +116,10 @@ class Joined(Source):
     def length(self, i: int) -> float | None:
         part, own = self._where[i]
         return part.length(own)
+
+    def probe(self, i: int) -> Probe:
+        part, own = self._where[i]
+        return part.probe(own)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from otic.audio.read import info, read
+from otic.audio.resample import resample
 from otic.core.errors import DataError
 from otic.data import manifests
-from otic.data.rows import Row, Source
+from otic.data.rows import Probe, Row, Source
 from otic.data.where import Cell, Table, keep
 
 CACHED = 256  # decoded source clips kept (5 s at 44.1 kHz are 0.9 MB)
@@ -110,8 +112,6 @@ def _rate(folder: Path, recordings: Iterable[Path]) -> int:
     """The working rate: as `render_check.csv` states it, else the lowest rate among the recordings."""
     if (folder / "render_check.csv").is_file():
         return int(str(manifests.read_table(folder / "render_check.csv")[0]["sample_rate"]))
-    from otic.audio.read import info
-
     return min(info(path).rate for path in recordings if path.exists())
 
 
@@ -131,9 +131,10 @@ class Scenes(Source):
     def length(self, i: int) -> float | None:
         return self.rows[i].seconds
 
-    def read(self, i: int, rate: int, start: float = 0.0, duration: float | None = None) -> np.ndarray:
-        from otic.audio.resample import resample
+    def probe(self, i: int) -> Probe:
+        return Probe(len(self.render(i)) / self.rate, self.rate)
 
+    def read(self, i: int, rate: int, start: float = 0.0, duration: float | None = None) -> np.ndarray:
         wave = self.render(i)
         wave = wave if rate == self.rate else resample(wave, self.rate, rate)
         first = round(start * rate)
@@ -166,8 +167,6 @@ class Scenes(Source):
             if wave is not None:
                 self._clips[path] = wave
                 return wave.astype(np.float64)
-        from otic.audio.read import read
-
         wave = read(path, rate=self.rate).wave
         with self._lock:
             self._clips[path] = wave

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from otic.audio.read import decoded, find, finish, info, read
 from otic.core.errors import DataError
 from otic.data import manifests
 from otic.data.corpus import open_corpus
-from otic.data.rows import Joined, Row, Source
+from otic.data.rows import Joined, Probe, Row, Source
 from otic.data.scenes import open_scenes
 from otic.data.where import Table, keep
 
@@ -27,14 +28,16 @@ class Files(Source):
         self.name, self.rows, self.paths = name, rows, paths
 
     def read(self, i: int, rate: int, start: float = 0.0, duration: float | None = None) -> np.ndarray:
-        from otic.audio.read import read
-
-        return read(self.paths[i], rate=rate, start=start, duration=duration).wave
+        whole = start == 0  # a random stretch may well be silent: nothing to warn of each time
+        return read(self.paths[i], rate=rate, start=start, duration=duration, warn=whole).wave
 
     def length(self, i: int) -> float | None:
-        from otic.audio.read import info
-
         return info(self.paths[i]).seconds
+
+    def probe(self, i: int) -> Probe:
+        with decoded(self.paths[i]) as sound:
+            samples = sum(len(block) for block in sound.mono())
+            return Probe(samples / sound.decoder.rate, sound.decoder.rate, tuple(finish(sound)))
 
 
 def open_source(
@@ -90,8 +93,6 @@ def _table(path: Path) -> tuple[Table, Path, str]:
     for suffix in manifests.SUFFIXES:
         if (path / f"metadata{suffix}").is_file():
             return _table(path / f"metadata{suffix}")
-    from otic.audio.read import find
-
     found = find(path)
     if not found.files:
         skipped = f" ({len(found.skipped)} entries were skipped, first: {found.skipped[0]})" if found.skipped else ""

@@ -6,7 +6,7 @@ import numpy as np
 import soundfile
 
 from otic.core.errors import AudioError
-from otic.data.rows import Row, Source
+from otic.data.rows import Probe, Row, Source
 
 RATE = 8000
 
@@ -24,6 +24,9 @@ class Numbers(Source):
 
     def length(self, i):
         return self.lengths[i] / RATE if self.tell else None
+
+    def probe(self, i):
+        return Probe(len(self.read(i, RATE)) / RATE, RATE)
 
     def read(self, i, rate, start=0.0, duration=None):
         assert rate == RATE

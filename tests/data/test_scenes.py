@@ -55,15 +55,14 @@ def recipe(tmp_path):
     """Two scenes over one recording of ones at 1 kHz."""
     soundfile.write(_made(tmp_path / "sounds/one.wav"), np.full(500, 0.5), 1000, subtype="FLOAT")
     folder = tmp_path / "sounds_scenes"
-    write_csv(folder / "scenes.csv", [
-        {"scene_id": "s1", "duration_s": "0.3", "labels": "a;b", "caption_1": "an a"},
-        {"scene_id": "s2", "duration_s": "0.1", "labels": "a"},
-    ])  # fmt: skip
-    write_csv(folder / "layers.csv", [
-        {"scene_id": "s1", "layer": "1", "file": "one.wav", "src_start": "0.4", "src_end": "0.9", "onset": "0.25", "gain_db": "20", "fade_s": "0"},
-        {"scene_id": "s1", "layer": "0", "file": "one.wav", "src_start": "0", "src_end": "0.2", "onset": "0", "gain_db": "0", "fade_s": "0.05"},
-        {"scene_id": "s2", "layer": "0", "file": "one.wav", "src_start": "0", "src_end": "0.01", "onset": "0.02", "gain_db": "-20", "fade_s": "1"},
-    ])  # fmt: skip
+    folder.mkdir()
+    (folder / "scenes.csv").write_text("scene_id,duration_s,labels,caption_1\ns1,0.3,a;b,an a\ns2,0.1,a,\n")
+    (folder / "layers.csv").write_text(
+        "scene_id,layer,file,src_start,src_end,onset,gain_db,fade_s\n"
+        "s1,1,one.wav,0.4,0.9,0.25,20,0\n"
+        "s1,0,one.wav,0,0.2,0,0,0.05\n"
+        "s2,0,one.wav,0,0.01,0.02,-20,1\n"
+    )
     return folder
 
 

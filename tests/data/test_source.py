@@ -58,10 +58,19 @@ def test_metadata_csv(tmp_path):
     write_csv(
         tmp_path / "metadata.csv",
         [
-            {"file": "audio/a.wav", "label": "dog; rain", "fold": "1", "split": "train", "caption_2": "two", "caption_1": "one, first", "duration_s": "0.5", "speaker": "x"},
+            {
+                "file": "audio/a.wav",
+                "label": "dog; rain",
+                "fold": "1",
+                "split": "train",
+                "caption_2": "two",
+                "caption_1": "one, first",
+                "duration_s": "0.5",
+                "speaker": "x",
+            },
             {"file": "audio/ü.wav", "label": "cat", "fold": "2"},
         ],
-    )  # fmt: skip
+    )
     for src in (tmp_path, tmp_path / "metadata.csv"):
         source = open_source(src)
         a, b = source.rows
@@ -81,7 +90,13 @@ def test_hugging_face_names(tmp_path):
 
 def test_jsonl_with_lists_and_events(tmp_path):
     tone(tmp_path / "a.wav")
-    line = {"file": "a.wav", "label": ["dog", "a;b"], "captions": ["one", "two"], "events": [[0.2, 0.3, "x"], {"onset": 0, "offset": 0.1, "label": "y"}], "in_test": False}  # fmt: skip
+    line = {
+        "file": "a.wav",
+        "label": ["dog", "a;b"],
+        "captions": ["one", "two"],
+        "events": [[0.2, 0.3, "x"], {"onset": 0, "offset": 0.1, "label": "y"}],
+        "in_test": False,
+    }
     path = tmp_path / "some.jsonl"
     path.write_text(json.dumps(line, ensure_ascii=False), encoding="utf-8")
     source = open_source(path, where=["in_test=0", "label=dog"])
