@@ -1,0 +1,113 @@
+"""Waves to vectors: grouped by length so that nobody's result depends on who shares the batch.
+
+A transformer without a padding mask sees the padding. So only clips which fill the same number of patch columns go
+through it together: then a clip is padded to the end of its own last column, alone or in company.
+
+Axes: b clips, n patches, d width, D length of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from otic.core.errors import AudioError, ConfigError
+from otic.core.registry import unknown
+from otic.models.pooling import POOLINGS, frames, pool
+from otic.models.vit import ViT
+
+Wave = np.ndarray  # float32 mono [s]
+
+
+def columns(frames: int, encoder: ViT) -> int:
+    """Columns of patches that cover so many frames, the last one perhaps in part; at least one."""
+    return max(0, -(-(frames - encoder.patch[0]) // encoder.cfg.step[0])) + 1
+
+
+def span(count: int, encoder: ViT) -> int:
+    """Frames that so many columns cover to the full."""
+    return encoder.patch[0] + (count - 1) * encoder.cfg.step[0]
+
+
+def groups(counts: Sequence[int], bands: int, budget: int) -> Iterator[list[int]]:
+    """Indices in batches of equal `counts` (columns), each of at most `budget` patches (or one clip).
+
+    >>> list(groups([3, 1, 3, 3], bands=1, budget=6))
+    [[0, 2], [3], [1]]
+    """
+    by_count: dict[int, list[int]] = {}
+    for i, count in enumerate(counts):
+        by_count.setdefault(count, []).append(i)
+    for count, members in sorted(by_count.items(), reverse=True):  # the longest first: too much memory shows at once
+        size = max(1, budget // (count * bands))
+        yield from (members[i : i + size] for i in range(0, len(members), size))
+
+
+def stack(waves: Sequence[Wave]) -> tuple[Float[Tensor, "b s"], Int[Tensor, " b"]]:
+    """One tensor, zero-padded at the end, and the real lengths.
+
+    Raises:
+        AudioError: on a clip without samples, with another shape than `[s]`, or with values that are not finite.
+    """
+    for i, wave in enumerate(waves):
+        if wave.ndim != 1:
+            raise AudioError(f"clip {i}: shape {wave.shape}; expected mono samples [s].", "bad_shape")
+        if not len(wave):
+            raise AudioError(f"clip {i}: no samples.", "empty_file")
+        if not np.isfinite(wave).all():
+            raise AudioError(f"clip {i}: contains values that are not finite.", "non_finite")
+    lengths = [len(w) for w in waves]
+    out = torch.zeros(len(waves), max(lengths))
+    for row, wave in zip(out, waves, strict=True):
+        row[: len(wave)] = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
+    return out, torch.tensor(lengths)
+
+
+def check_pool(how: str) -> None:
+    for name in how.split("+"):
+        if name != "cls" and name not in POOLINGS:
+            raise ConfigError(unknown("pooling", name, [*POOLINGS, "cls"]))
+
+
+def check_layers(layers: Sequence[int], depth: int) -> None:
+    for layer in layers:
+        if not -depth <= layer < depth:
+            raise ConfigError(
+                f"layer {layer}: this encoder has {depth}, 0 to {depth - 1} (or -1 to -{depth} from the end)."
+            )
+
+
+def read_out(
+    encoder: ViT, spec: Float[Tensor, "b 1 t f"], layers: Sequence[int], how: Any, *, by_frame: bool
+) -> Tensor:
+    """Vectors `[b, D]`, or `[b, t', D]` by frame: chosen layers and poolings side by side.
+
+    Raises:
+        ConfigError: when `cls` is asked of an encoder that has none.
+    """
+    tokens, grid = encoder.tokens(spec)
+    seen = encoder.encode(tokens, taps=bool(layers))
+    read = [(seen.cls, seen.patches)] if not layers else [_split(encoder, seen.layers[i]) for i in layers]
+    if by_frame:
+        parts = [frames(patches, grid, how) for _, patches in read]
+    else:
+        parts = [_pool(cls, patches, grid, name) for cls, patches in read for name in how.split("+")]
+    return torch.cat([p.float() for p in parts], dim=-1)
+
+
+def _split(encoder: ViT, tokens: Float[Tensor, "b m d"]) -> tuple[Tensor | None, Tensor]:
+    """A block's output as (cls, patches)."""
+    return tokens[:, 0] if encoder.cfg.cls else None, tokens[:, encoder.cfg.extra :]
+
+
+def _pool(cls: Tensor | None, patches: Tensor, grid: tuple[int, int], name: str) -> Float[Tensor, "b D"]:
+    if name != "cls":
+        return pool(patches, grid, name)
+    if cls is None:
+        raise ConfigError("pool='cls': this encoder has no CLS token. Pool its patches, with 'mean' say.")
+    return cls

@@ -1,0 +1,131 @@
+"""Embeddings on disk: Parquet, NumPy and Lance, each written whole or not at all.
+
+`.parquet`, `.lance`  columns file, start, end (seconds), vector (fixed-size list of float32); the card in the metadata
+`.npz`                vectors [w, d], spans [w, 2], files [w]; the card in a `.json` beside it
+`.npy`                [w, d]; file, start, end in a `.csv` and the card in a `.json` beside it
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from otic.core.errors import ConfigError
+from otic.core.files import atomic, write_json, write_text
+from otic.core.registry import unknown
+from otic.core.text import printable
+from otic.inference.embeddings import Embeddings, join
+
+Parts = Iterable[Embeddings]
+
+
+def check(path: str | Path) -> Path:
+    """The path, when we can write its format.
+
+    Raises:
+        ConfigError: on an unknown ending, or `.lance` without the package for it.
+    """
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise ConfigError(f"{path}: " + unknown("ending", path.suffix or path.name, WRITERS))
+    if path.suffix == ".lance":
+        _lancedb()
+    return path
+
+
+def write(path: str | Path, parts: Parts, dim: int, meta: Mapping[str, Any]) -> int:
+    """Write all rows of `parts` in order, with `meta` (card and options); the number of rows written.
+
+    Raises:
+        ConfigError: as `check`.
+    """
+    path = check(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return WRITERS[path.suffix](path, parts, dim, dict(meta))
+
+
+def _parquet(path: Path, parts: Parts, dim: int, meta: dict[str, Any]) -> int:
+    from pyarrow import parquet
+
+    count = 0
+    with atomic(path) as part, parquet.ParquetWriter(part, _schema(dim, meta)) as writer:
+        for batch in _batches(parts, dim):
+            writer.write_batch(batch)
+            count += batch.num_rows
+    return count
+
+
+def _lance(path: Path, parts: Parts, dim: int, meta: dict[str, Any]) -> int:
+    database = _lancedb().connect(str(path.parent))
+    schema = _schema(dim, meta)
+    table = database.create_table(path.stem, data=_batches(parts, dim), schema=schema, mode="overwrite")
+    return int(table.count_rows())
+
+
+def _lancedb() -> Any:
+    try:
+        return importlib.import_module("lancedb")
+    except ImportError as error:
+        raise ConfigError(".lance needs the package lancedb: pip install 'otic[search]'. Or write .parquet.") from error
+
+
+def _schema(dim: int, meta: dict[str, Any]) -> Any:
+    import pyarrow as pa
+
+    vector = pa.list_(pa.field("item", pa.float32()), dim)
+    fields = [("file", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("vector", vector)]
+    return pa.schema(fields, metadata={"otic": json.dumps(meta)})
+
+
+def _batches(parts: Parts, dim: int) -> Iterator[Any]:
+    import pyarrow as pa
+
+    schema = _schema(dim, {})
+    for e in parts:
+        if not len(e):
+            continue
+        flat = pa.array(np.ascontiguousarray(e.vectors, np.float32).reshape(-1))
+        columns = [
+            pa.array([printable(name) for name in e.files], pa.string()),
+            pa.array(e.spans[:, 0], pa.float64()),
+            pa.array(e.spans[:, 1], pa.float64()),
+            pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type),
+        ]
+        yield pa.RecordBatch.from_arrays(columns, names=schema.names)
+
+
+def _npz(path: Path, parts: Parts, dim: int, meta: dict[str, Any]) -> int:
+    e = join(list(parts), dim)
+    files = np.array([printable(name) for name in e.files], dtype=np.str_)
+    with atomic(path) as part, part.open("wb") as file:
+        np.savez(file, vectors=e.vectors, spans=e.spans, files=files)
+    write_json(path.with_suffix(".json"), meta)
+    return len(e)
+
+
+def _npy(path: Path, parts: Parts, dim: int, meta: dict[str, Any]) -> int:
+    e = join(list(parts), dim)
+    with atomic(path) as part, part.open("wb") as file:
+        np.save(file, e.vectors)
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["file", "start", "end"])
+    rows.writerows([printable(name), *map(float, span)] for name, span in zip(e.files, e.spans, strict=True))
+    write_text(path.with_suffix(".csv"), text.getvalue())
+    write_json(path.with_suffix(".json"), meta)
+    return len(e)
+
+
+WRITERS: dict[str, Callable[[Path, Parts, int, dict[str, Any]], int]] = {
+    ".parquet": _parquet,
+    ".npz": _npz,
+    ".npy": _npy,
+    ".lance": _lance,
+}

@@ -1,0 +1,81 @@
+"""`otic.load`: a run folder, a weights file, a catalogue name, an upstream checkpoint or a hub id becomes a `Model`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from otic.audio.frontend import Frontend
+from otic.core.errors import WeightsError
+from otic.core.registry import unknown
+from otic.core.world import Precision
+from otic.inference.model import Model
+from otic.weights import hub
+from otic.weights.anyfile import read
+from otic.weights.catalogue import CATALOGUE
+from otic.weights.store import Loaded
+
+ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
+WEIGHTS = "model.safetensors"  # in a run folder, and in a folder of the hub
+
+
+def load(
+    model: str | os.PathLike[str] | Model, device: str | torch.device | None = None, precision: Precision = "fp32"
+) -> Model:
+    """Any MODEL, ready to embed.
+
+    Args:
+        model: A run folder, an otic weights file, an upstream checkpoint file, a name of `otic models`, or a hub id
+            `owner/name`. A `Model` is returned as it is.
+        device: `cpu`, `cuda`, ...; None: a GPU when there is one.
+        precision: `fp32`, `bf16`, or `auto` (bf16 where the hardware is faster in it).
+
+    Raises:
+        WeightsError: when there is no such model, or its file cannot be used. No file's code is ever run.
+    """
+    if isinstance(model, Model):
+        return model
+    loaded = read_model(model)
+    return Model(loaded.encoder, Frontend(loaded.frontend), loaded.card, device=device, precision=precision)
+
+
+def read_model(model: str | os.PathLike[str]) -> Loaded:
+    """What `load` reads, before it goes to a device.
+
+    Raises:
+        WeightsError: as `load`.
+    """
+    name = os.fspath(model)
+    path = find(name)
+    if path is not None:
+        return read(path)
+    if name in CATALOGUE:
+        entry = CATALOGUE[name]
+        return read(hub.download(entry), entry=entry)
+    return read(hub.fetch_model(name.removeprefix("hf-hub:")))
+
+
+def find(name: str) -> Path | None:
+    """The weights file that a path names; None for a catalogue name or a hub id.
+
+    Raises:
+        WeightsError: on a folder without weights, or on a name that is none of all this.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if (path / WEIGHTS).is_file():
+            return path / WEIGHTS
+        found = sorted(p for p in path.iterdir() if p.suffix in ENDINGS)
+        if len(found) == 1:
+            return found[0]
+        what = (
+            "several weights files; name one of them" if found else f"no {WEIGHTS}; has the run come to its first save?"
+        )
+        raise WeightsError(f"{name}: this folder holds {what}.")
+    if name in CATALOGUE or (hub.is_hub_id(name) and path.suffix not in ENDINGS):
+        return None
+    raise WeightsError("no file or folder of this name, and " + unknown("model", name, CATALOGUE))

@@ -1,0 +1,192 @@
+"""`Model`: an encoder, its front-end and its card, ready to turn sound into vectors.
+
+Always in eval mode and without gradients: the same file gives the same vectors, alone or in company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int
+
+from otic.audio.frontend import Frontend
+from otic.audio.windows import starts
+from otic.core.errors import ConfigError
+from otic.core.registry import unknown
+from otic.core.world import Precision, World, choose_dtype
+from otic.inference import jobs
+from otic.inference.embeddings import Embeddings, join
+from otic.inference.encode import check_layers, check_pool, columns, groups, read_out, span, stack
+from otic.inference.options import Level, Options, from_card
+from otic.inference.sources import Src, is_one, with_rate
+from otic.models.vit import ViT
+
+Layers = int | Sequence[int] | None
+Seconds = float | int | None
+FRAME_POOLS = ("mean", "concat")
+
+
+class Model:
+    """What `otic.load` returns.
+
+    Attributes:
+        encoder: A plain `nn.Module`, in eval mode.
+        frontend: Waves to normalised spectrograms.
+        card: What is known of the model; `card["inference"]` holds its defaults for `embed`.
+        options: Those defaults.
+    """
+
+    def __init__(
+        self,
+        encoder: ViT,
+        frontend: Frontend,
+        card: dict[str, Any] | None = None,
+        *,
+        device: str | torch.device | None = None,
+        precision: Precision = "fp32",
+    ):
+        self.card = card or {}
+        self.options = from_card(self.card)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.encoder = encoder.to(self.device).eval()
+        self.frontend = frontend.to(self.device).eval()
+        self._world = World(device=self.device, dtype=choose_dtype(precision, self.device))
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second that `encode` wants; `embed` resamples by itself."""
+        return self.frontend.rate
+
+    @property
+    def frame_rate(self) -> float:
+        """Vectors per second at level `frame`."""
+        return self.frontend.frame_rate / self.encoder.cfg.step[0]
+
+    @cached_property
+    def dim(self) -> int:
+        """Length of a vector that `embed` returns by default."""
+        return self.encode([np.zeros(self.sample_rate, np.float32)]).shape[1]
+
+    def encode(
+        self, waves: Sequence[np.ndarray], layers: Layers = None, pool: str | None = None
+    ) -> Float32[np.ndarray, "b D"]:
+        """One vector for each wave, in order; what is longer than a window is the mean of its windows, by duration.
+
+        Args:
+            waves: Mono float samples at `sample_rate`, of any lengths.
+            layers: Blocks to read, from 0 (negative: from the end), several side by side; None: the card's.
+            pool: How patches become one vector (`mean`, `cls`, ...; joined by `+`); None: the card's.
+
+        Raises:
+            AudioError: on an empty wave, one that is not `[s]`, or one with values that are not finite.
+            ConfigError: on a layer or a pooling that does not exist.
+        """
+        options = self.choose(layer=layers, pool=pool)
+        window = options.window or jobs.SPAN
+        cuts = [_cut(len(wave), round(window * self.sample_rate)) for wave in waves]
+        pieces = [wave[a:b] for wave, cut in zip(waves, cuts, strict=True) for a, b in cut]
+        if not pieces:
+            return np.zeros((0, self.dim), np.float32)
+        rows, ends = np.stack(self._vectors(pieces, options, by_frame=False)), np.cumsum([len(cut) for cut in cuts])
+        return np.stack([jobs.weigh(rows[end - len(cut) : end], cut) for cut, end in zip(cuts, ends, strict=True)])
+
+    def embed(
+        self,
+        src: Src | Iterable[Src],
+        level: Level = "clip",
+        window: Seconds = None,
+        hop: Seconds = None,
+        layer: Layers = None,
+        pool: str | None = None,
+        *,
+        sample_rate: int | None = None,
+    ) -> Embeddings:
+        """Vectors of a file of any length, or of many files; long ones are streamed.
+
+        Args:
+            src: A path, a binary file object, an array (with `sample_rate`), (array, rate), or a list of these. In a
+                list, an input which cannot be read is named in `failed` and the others go on.
+            level: `clip`: one vector per window. `frame`: one per column of patches (`frame_rate` per second).
+            window: Seconds in a window; 0: one vector for the whole file; None: the card's (10 s).
+            hop: Seconds between two windows; None: the window.
+            layer: As `encode`.
+            pool: As `encode`; at level `frame`, `mean` or `concat` over the mel bands.
+            sample_rate: Of bare arrays.
+
+        Raises:
+            AudioError: when a single source cannot be read.
+            ConfigError: on an option that does not fit.
+        """
+        one = is_one(src)
+        sources = [with_rate(s, sample_rate) for s in ([src] if one else src)]
+        options = self.choose(level, window=window, hop=hop, layer=layer, pool=pool)
+        parts = list(self.stream(sources, level, options, strict=one))
+        return parts[0] if one else join(parts, self.dim)
+
+    def stream(
+        self, sources: Iterable[Src], level: Level = "clip", options: Options | None = None, *, strict: bool = False
+    ) -> Iterator[Embeddings]:
+        """As `embed`, one `Embeddings` for each source as soon as it is known; `strict` raises at the first bad one."""
+        options = options or self.options
+        seconds = 1 / self.frame_rate if level == "frame" else None
+
+        def encode(waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+            return self._vectors(waves, options, by_frame=level == "frame")
+
+        return jobs.run(sources, encode, self.sample_rate, options, seconds, strict=strict)
+
+    @torch.inference_mode()
+    def _vectors(self, waves: Sequence[np.ndarray], options: Options, *, by_frame: bool) -> list[np.ndarray]:
+        """`[D]` for each wave, or `[t', D]` by frame."""
+        out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(waves)
+        counts = [columns(self.frontend.frames(len(w)), self.encoder) for w in waves]
+        for batch in groups(counts, self.encoder.bands, options.tokens):
+            wave, lengths = stack([waves[i] for i in batch])
+            spec = self.frontend(wave.to(self.device), lengths.to(self.device), span(counts[batch[0]], self.encoder))
+            with self._world.autocast():
+                how = options.frame_pool if by_frame else options.pool
+                vectors = read_out(self.encoder, spec, options.layers, how, by_frame=by_frame)
+            for i, vector in zip(batch, vectors.cpu().numpy(), strict=True):
+                out[i] = vector
+        return out
+
+    def choose(
+        self,
+        level: Level = "clip",
+        *,
+        window: Seconds = None,
+        hop: Seconds = None,
+        layer: Layers = None,
+        pool: str | None = None,
+    ) -> Options:
+        """The card's options with these changes (None keeps the card's), checked.
+
+        Raises:
+            ConfigError: on a layer or a pooling that does not exist.
+        """
+        changes: dict[str, Any] = {}
+        if window is not None:
+            changes |= {"window": float(window), "hop": 0.0}
+        if hop is not None:
+            changes["hop"] = float(hop)
+        if layer is not None:
+            changes["layers"] = (layer,) if isinstance(layer, int) else tuple(layer)
+        if pool is not None:
+            changes["frame_pool" if level == "frame" else "pool"] = pool
+            if level == "frame" and pool not in FRAME_POOLS:
+                raise ConfigError(unknown("pooling of a frame", pool, FRAME_POOLS))
+        options = replace(self.options, **changes)
+        check_layers(options.layers, self.encoder.depth)
+        check_pool(options.pool)
+        return options
+
+
+def _cut(samples: int, window: int) -> Int[np.ndarray, "w 2"]:
+    """Start and end samples of the windows of a wave; of all of it when it is not longer than one."""
+    first = np.array(starts(samples, window, window))
+    return np.stack([first, np.minimum(first + window, samples)], 1)

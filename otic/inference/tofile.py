@@ -1,0 +1,195 @@
+"""A long embedding job that loses nothing: finished sources are set aside, and the same command goes on behind them.
+
+While it runs, `OUT.parts/` holds `job.json` (what is computed: model, options, inputs with size and date) and one file
+for each stretch of finished sources. At the end they are merged into OUT and removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from otic.core.config import to_dict
+from otic.core.files import atomic, write_json
+from otic.inference import files
+from otic.inference.embeddings import Embeddings, join
+from otic.inference.model import Model
+from otic.inference.options import Level, Options
+
+EVERY_SECONDS = 60.0  # at most this much work is in memory alone
+EVERY_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a job did: rows written, length of a vector, sources taken from an earlier run, and what failed."""
+
+    rows: int
+    dim: int
+    resumed: int
+    failed: tuple[tuple[str, str], ...]
+
+
+def embed_to_file(
+    model: Model,
+    sources: Sequence[Path],
+    out: str | Path,
+    level: Level = "clip",
+    options: Options | None = None,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Embed `sources` into `out` (`files.WRITERS` lists the endings).
+
+    Interrupted (Ctrl-C included), the sources that are through are kept; the same call then goes on behind them.
+
+    Args:
+        model: From `otic.load`.
+        sources: Audio files, in the order of the rows.
+        out: `.parquet`, `.npz`, `.npy` or `.lance`. Written only when at least one source gave a row.
+        level: One vector per window (`clip`), or per column of patches (`frame`).
+        options: Window, hop, layers, pooling; None: the card's.
+        progress: Called with (sources done, all sources).
+
+    Raises:
+        ConfigError: on an ending that we do not write.
+    """
+    out, options = files.check(out), options or model.options
+    meta = {"card": to_dict(model.card), "level": level, "options": to_dict(options)}
+    job = {**meta, "weights": _digest(model.encoder)}
+    ledger = Ledger(out.with_name(out.name + ".parts"), sources, job)
+    resumed = ledger.done
+    progress(resumed, len(sources))
+    try:
+        for e in model.stream(sources[resumed:], level, options):
+            ledger.add(e)
+            progress(ledger.done, len(sources))
+    except BaseException:
+        ledger.flush()
+        raise
+    failed, dim = ledger.failed(), ledger.dim()
+    rows = files.write(out, ledger.parts(), dim, meta) if dim else 0
+    ledger.remove()
+    return Report(rows, dim, resumed, failed)
+
+
+class Ledger:
+    """Finished sources: in memory since the last flush, before that on disk."""
+
+    def __init__(self, folder: Path, sources: Sequence[Path], job: Mapping[str, Any]):
+        self.folder, self._names = folder, [os.fspath(s) for s in sources]
+        self._job = {"job": _fingerprint(sources, job)}
+        self._fresh: list[Embeddings] = []
+        self._since, self._bytes = time.monotonic(), 0
+        self._stored: list[Path] = []
+        if self._read_job() == self._job:
+            self._stored = _unbroken(folder)
+        else:
+            self.remove()
+        self._flushed = _stop(self._stored[-1]) if self._stored else 0
+
+    @property
+    def done(self) -> int:
+        """Sources that are through."""
+        return self._flushed + len(self._fresh)
+
+    def add(self, e: Embeddings) -> None:
+        self._fresh.append(e)
+        self._bytes += e.vectors.nbytes
+        if self._bytes > EVERY_BYTES or time.monotonic() - self._since > EVERY_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put what is in memory on the disk."""
+        self._since, self._bytes = time.monotonic(), 0
+        if not self._fresh:
+            return
+        if not self._stored:
+            write_json(self.folder / "job.json", self._job)
+        path = self.folder / f"{self._flushed:09d}-{self.done:09d}.npz"
+        _store(path, self._fresh, first=self._flushed)
+        self._stored.append(path)
+        self._flushed, self._fresh = self.done, []
+
+    def parts(self) -> Iterator[Embeddings]:
+        """Everything, in order, one stretch at a time."""
+        for path in self._stored:
+            yield self._restore(path)
+        yield join(self._fresh, 0)
+
+    def failed(self) -> tuple[tuple[str, str], ...]:
+        return tuple(f for part in self.parts() for f in part.failed)
+
+    def dim(self) -> int:
+        """Length of a vector; 0 when no source gave a row."""
+        return next((part.vectors.shape[1] for part in self.parts() if len(part)), 0)
+
+    def remove(self) -> None:
+        """Take away our files, and the folder when it is empty then."""
+        for path in [*self.folder.glob("*-*.npz"), self.folder / "job.json"]:
+            path.unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _read_job(self) -> Any:
+        try:
+            return json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def _restore(self, path: Path) -> Embeddings:
+        with np.load(path) as part:
+            names = tuple(self._names[i] for i in part["owner"])
+            failed = tuple((self._names[i], reason) for i, reason in json.loads(str(part["failed"])))
+            return Embeddings(part["vectors"], part["spans"], names, failed)
+
+
+def _store(path: Path, parts: Sequence[Embeddings], first: int) -> None:
+    e = join(parts, 0)
+    owner = np.repeat(np.arange(first, first + len(parts)), [len(p) for p in parts])
+    failed = [(first + k, reason) for k, p in enumerate(parts) for _, reason in p.failed]
+    with atomic(path) as part, part.open("wb") as file:
+        np.savez(file, vectors=e.vectors, spans=e.spans, owner=owner, failed=np.array(json.dumps(failed)))
+
+
+def _unbroken(folder: Path) -> list[Path]:
+    """The stretches from source 0 on, without a gap."""
+    chain: list[Path] = []
+    for path in sorted(folder.glob("*-*.npz")):
+        if int(path.stem.split("-")[0]) == (_stop(chain[-1]) if chain else 0):
+            chain.append(path)
+    return chain
+
+
+def _stop(path: Path) -> int:
+    return int(path.stem.split("-")[1])
+
+
+def _digest(encoder: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _fingerprint(sources: Sequence[Path], job: Mapping[str, Any]) -> str:
+    """Of all that the vectors depend on: weights, card, options, and name, size and date of every input."""
+    digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode())
+    for source in sources:
+        try:
+            stat = os.stat(source)
+            digest.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode())
+        except OSError:
+            digest.update(b"missing ")
+        digest.update(os.fsencode(source) + b"\0")
+    return digest.hexdigest()
