@@ -43,7 +43,7 @@ class Loaded:
         extra_config: What describes them (label names, say).
     """
 
-    encoder: nn.Module
+    encoder: ViT
     frontend: FrontendConfig
     card: dict[str, Any]
     extra: dict[str, Tensor] = field(default_factory=dict)
