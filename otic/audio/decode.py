@@ -1,4 +1,4 @@
-"""From bytes to blocks of samples: soundfile for what it knows, PyAV for the rest, arrays as they are."""
+"""From bytes to blocks of samples: what every decoder does, arrays as they are, and soundfile."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
-from otic.audio.containers import format_of, refusal
+from otic.audio.hush import hushed
 from otic.audio.opened import Opened
 from otic.core.errors import AudioError
 
+UNKNOWN = 1 << 62  # what libsndfile says of a stream whose header leaves the length open
+SMALL = 1 << 12  # samples of a block where damage is near
 LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 
 
@@ -80,57 +82,75 @@ def _frames_first(x: np.ndarray, name: str) -> np.ndarray:
     return x if x.shape[0] > x.shape[1] else np.ascontiguousarray(x.T)
 
 
-class SoundfileDecoder(Decoder):
-    """Everything libsndfile reads; with a file descriptor it decodes without holding Python's lock."""
+class _Forward(sf.SoundFile):
+    """soundfile seeks to where it is after every read of a seekable file: that takes time, and fails near damage."""
 
-    def __init__(self, file: Opened):
-        self.file = sf.SoundFile(file.rewound(), closefd=False)
+    def seekable(self) -> bool:
+        return False
+
+
+class SoundfileDecoder(Decoder):
+    """Everything libsndfile reads; with a file descriptor it decodes without holding Python's lock.
+
+    Args:
+        quiet: Keep the MP3 decoder from writing to standard error.
+    """
+
+    def __init__(self, file: Opened, *, quiet: bool = False):
+        self.opened, self.name, self.quiet = file, file.name, quiet
+        self._open()
         self.rate, self.channels = self.file.samplerate, self.file.channels
-        self.frames = self.file.frames if self.file.frames < 1 << 62 else None  # a stream of unknown length
+        self.frames = self.file.frames if self.file.frames < UNKNOWN else None
         self.format, self.lossy = f"{self.file.format}/{self.file.subtype}", self.file.subtype in LOSSY
-        self.name = file.name
+
+    def _open(self) -> None:
+        with hushed(self.quiet):
+            self.file = _Forward(self.opened.rewound(), closefd=False)
 
     def blocks(self, start: int, frames: int | None, chunk: int) -> Iterator[np.ndarray]:
         total = self.file.frames
         at, end = start, total if frames is None else min(total, start + frames)
-        size = max(1, chunk // self.channels)
-        try:
-            if 0 < at < end:
-                self.file.seek(at)
-            while at < end:
-                block = self.file.read(min(size, end - at), dtype="float32", always_2d=True)
-                if not len(block):
-                    return
-                yield block
-                at += len(block)
-        except sf.SoundFileError as error:
-            raise _broken(self.name, at / self.rate, error) from None
+        size, least = max(1, chunk // self.channels), max(1, SMALL // self.channels)
+        fresh = not start
+        while at < end:
+            try:
+                block = self._block(None if fresh else at, min(size, end - at))
+            except sf.SoundFileError as error:
+                if size <= least:
+                    raise self._broken(at, error) from None
+                self.close()  # the block is lost; once more in small ones, up to the damage
+                self._open()
+                size, fresh = least, False
+                continue
+            if not len(block):
+                return
+            yield block
+            at, fresh = at + len(block), True
+
+    def _block(self, seek: int | None, size: int) -> np.ndarray:
+        with hushed(self.quiet):
+            if seek:
+                self.file.seek(seek)
+            return self.file.read(size, dtype="float32", always_2d=True)
+
+    def _broken(self, at: int, error: Exception) -> AudioError:
+        """Where it broke; a decoder that has eaten the whole file wants bytes that are not there."""
+        failure = broken(self.name, at / self.rate, error)
+        cut = self.opened.position() >= self.opened.size
+        return AudioError(str(failure).replace(": damaged after", ": cut off after"), "truncated") if cut else failure
 
     def close(self) -> None:
-        self.file.close()
+        with hushed(self.quiet):
+            self.file.close()
 
 
-def _broken(name: str, seconds: float, error: Exception) -> AudioError:
-    text = f"{name}: damaged after {seconds:.2f} s ({_reason(error)})."
+def broken(name: str, seconds: float, error: Exception) -> AudioError:
+    """The error for a sound that can be decoded up to here."""
+    text = f"{name}: damaged after {seconds:.2f} s ({reason_of(error)})."
     return AudioError(f'{text} Fetch or export it again, or read with on_error="partial".', "corrupt")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """A decoder's own words, in one line."""
     text = getattr(error, "error_string", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split()).rstrip(".")
-
-
-def open_decoder(file: Opened) -> tuple[Decoder, str]:
-    """The decoder for a file, and the format its content says it has.
-
-    Raises:
-        AudioError: not decodable here; the kind says why.
-    """
-    kind = format_of(file)
-    reason = "no known signature"
-    if kind not in ("unknown", "mp4", "matroska", "asf", "aac"):
-        try:
-            return SoundfileDecoder(file), kind
-        except (sf.SoundFileError, TypeError) as error:  # TypeError: it takes the name for headerless samples
-            reason = _reason(error)
-    raise refusal(file, kind, reason)
+    return " ".join(str(text).removeprefix("Error : ").split()).rstrip(".")

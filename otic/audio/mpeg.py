@@ -20,6 +20,7 @@ KBITS = {
 }
 SEARCH = 1 << 16  # bytes in which the first frame must lie
 CHAIN = 3  # frames in a row that are no accident
+LONGEST = 1441  # bytes of the longest usual frame
 LARGEST = 256 << 20  # bytes; larger files are not walked to the end
 TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3", b"3DI")
 
@@ -63,26 +64,29 @@ def find(file: Opened) -> Frames:
     return Frames(-1)
 
 
-def walk(file: Opened) -> Frames:
-    """Every frame, at about a microsecond each."""
+def walk(file: Opened, most: int | None = None) -> Frames:
+    """Every frame, at about a microsecond each, or the first ones (`most`)."""
     first = find(file)
     if first.start < 0 or file.size > LARGEST:
         return first
-    data = file.at(first.start, file.size - first.start)
+    data = file.at(first.start, file.size - first.start if most is None else most * LONGEST)
+    part = first.start + len(data) < file.size
     declared, at, samples, damaged = _declared(data), 0, 0, False
     if declared is not None:
         at = _frame(data, 0)[0]  # type: ignore[index]  # the Xing frame holds no sound
     while at < len(data):
         frame = _frame(data, at)
         if frame is None:
+            if len(data) - at < 4 and data[at] == 0xFF:
+                return Frames(first.start, first.rate, samples, None if part else declared, damaged, cut=not part)
             if data.startswith(TAGS, at) or not data[at:].strip(b"\0"):
                 break
             damaged, at = True, _resync(data, at + 1)
             continue
         if at + frame[0] > len(data):
-            return Frames(first.start, first.rate, samples, declared, damaged, cut=True)
+            return Frames(first.start, first.rate, samples, None if part else declared, damaged, cut=not part)
         at, samples = at + frame[0], samples + frame[2]
-    return Frames(first.start, first.rate, samples, declared, damaged)
+    return Frames(first.start, first.rate, samples, None if part else declared, damaged)
 
 
 def _frame(data: bytes, at: int) -> tuple[int, int, int] | None:

@@ -32,6 +32,10 @@ class Opened:
         self.file.seek(offset)
         return self.file.read(count)
 
+    def position(self) -> int:
+        """How far the last one to read without `at` has come."""
+        return os.lseek(self.file, 0, os.SEEK_CUR) if isinstance(self.file, int) else self.file.tell()
+
     def rewound(self) -> int | BinaryIO:
         """The file, at its start."""
         if isinstance(self.file, int):

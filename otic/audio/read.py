@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from jaxtyping import Float32
 
+from otic.audio.choose import open_decoder
 from otic.audio.containers import LEAST_RATE, Claims, claims, empty
-from otic.audio.decode import ArrayDecoder, Decoder, open_decoder
+from otic.audio.decode import ArrayDecoder, Decoder, SoundfileDecoder
 from otic.audio.find import Found, find
 from otic.audio.levels import Levels, warn_of
 from otic.audio.opened import Opened, opened, source_name
+from otic.audio.pyav import PyAVDecoder, is_installed
 from otic.audio.resample import cut, resample
 from otic.core.errors import AudioError, ConfigError
 from otic.core.text import printable
@@ -25,9 +27,7 @@ __all__ = ["Found", "Info", "Sound", "Src", "find", "info", "read"]
 Src = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | tuple | Any  # tuple: (array, rate)
 MAX_SECONDS = 4 * 3600.0  # longer sounds are for `stream`: an hour at 48 kHz is 0.7 GB
 CHUNK = 1 << 22  # samples of one block: most recordings come in one piece
-PARTIAL_CHUNK = 1 << 12  # small where damage may cost the block it lies in
-"""How far a decoder's claim may be off before the difference is called damage (encoder delay and padding)."""
-TOLERANCE = 0.1
+TOLERANCE = 0.1  # seconds a decoder's claim may be off before that is called damage (encoder delay, padding)
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,49 @@ class Decoded:
     name: str  # printable
     decoder: Decoder
     levels: Levels
-    on_error: str = "raise"
+    partial: bool = False  # keep what can be decoded
     file: Opened | None = None  # None: an array
     kind: str = "array"
+    damage: AudioError | None = None  # where decoding failed, when partial
+    claims: Claims = field(default_factory=Claims)
 
     def mono(self, start: int = 0, frames: int | None = None, chunk: int = CHUNK) -> Iterator[np.ndarray]:
         """Blocks of the mean of the channels, at the decoder's rate."""
-        for block in self.decoder.blocks(start, frames, chunk):
+        if self.reaches_end(start, frames) and self.file is not None:
+            self.claims = claims(self.file, self.kind, whole=True)
+            if self.claims.noisy and isinstance(self.decoder, SoundfileDecoder):
+                self.decoder.quiet = True
+        for block in self._blocks(start, frames, chunk):
             yield self.levels.mono(block, self.decoder.rate)
+
+    def reaches_end(self, start: int, frames: int | None) -> bool:
+        return frames is None or (self.decoder.frames is not None and start + frames >= self.decoder.frames)
+
+    def _blocks(self, start: int, frames: int | None, chunk: int) -> Iterator[np.ndarray]:
+        done = 0
+        try:
+            for block in self.decoder.blocks(start, frames, chunk):
+                yield block
+                done += len(block)
+        except AudioError as error:
+            if not self.partial:
+                raise
+            self.damage = error
+            yield from self._rest(start + done, None if frames is None else frames - done, chunk)
+
+    def _rest(self, start: int, frames: int | None, chunk: int) -> Iterator[np.ndarray]:
+        """What PyAV can decode where soundfile gave up."""
+        if self.file is None or not isinstance(self.decoder, SoundfileDecoder) or not is_installed():
+            return
+        try:
+            other = PyAVDecoder(self.file, mp3=self.kind == "mp3", seeks=False)
+            try:
+                if (other.rate, other.channels) == (self.decoder.rate, self.decoder.channels):
+                    yield from other.blocks(start, frames, chunk)
+            finally:
+                other.close()
+        except AudioError as error:
+            self.damage = error
 
 
 @contextmanager
@@ -90,12 +125,12 @@ def decoded(src: Src, *, on_error: str = "raise", non_finite: str = "raise") -> 
         if len(src) != 2:
             raise AudioError(f"a tuple of {len(src)} is not sound. Give (array, rate).", "unsupported_format")
         decoder: Decoder = ArrayDecoder(src[0], src[1], "<array>")
-        yield _sane(Decoded("<array>", decoder, Levels("<array>", non_finite), on_error))
+        yield _sane(Decoded("<array>", decoder, Levels("<array>", non_finite)))
         return
     with opened(src) as file:
         decoder, kind = open_decoder(file)
         try:
-            yield _sane(Decoded(name, decoder, Levels(name, non_finite), on_error, file, kind))
+            yield _sane(Decoded(name, decoder, Levels(name, non_finite), on_error == "partial", file, kind))
         finally:
             decoder.close()
 
@@ -152,7 +187,7 @@ def read(
         wave = pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.zeros(0, np.float32)])
         findings = finish(sound, first, frames)
         wave = resample(wave, old, new)[skip : None if count is None else skip + count]
-        if not len(wave) and duration != 0:
+        if not len(wave):
             raise AudioError(f"{sound.name}: it ends before the start at {start:g} s. Start earlier.", "too_short")
         notes = warn_of(sound.name, findings, warn)
     return Sound(wave, new, source_name(src) if not isinstance(src, tuple) else "<array>", notes)
@@ -180,24 +215,32 @@ def finish(sound: Decoded, start: int = 0, frames: int | None = None) -> list[tu
         AudioError: there was nothing to read.
     """
     decoder, levels = sound.decoder, sound.levels
-    whole = frames is None or (decoder.frames is not None and start + frames >= decoder.frames)
-    if not levels.frames and start == 0:
+    if not levels.frames:
+        if sound.damage is not None:
+            raise sound.damage
+        if start:
+            text = f"{sound.name}: it ends before the start at {start / decoder.rate:g} s. Start earlier."
+            raise AudioError(text, "too_short")
         if sound.file is None:
             raise AudioError(f"{sound.name}: an array without any samples.", "empty_audio")
         raise empty(sound.file, sound.kind)
-    found = [] if sound.file is None else _damage(sound, claims(sound.file, sound.kind, whole), start, whole)
+    found = _damage(sound, start, sound.reaches_end(start, frames))
     return found + levels.findings(decoder.rate, decoder.lossy)
 
 
-def _damage(sound: Decoded, said: Claims, start: int, whole: bool) -> list[tuple[str, str]]:
+def _damage(sound: Decoded, start: int, whole: bool) -> list[tuple[str, str]]:
     """What the container gives away, and how far the decoded length is from the promised one."""
+    said, rate = sound.claims, sound.decoder.rate
     found = [(flaw.kind, flaw.text) for flaw in said.flaws]
-    rate, promised = sound.decoder.rate, said.seconds
+    promised = said.seconds
     if promised is None and said.trusted and sound.decoder.frames is not None:
         promised = sound.decoder.frames / rate
     got = (start + sound.levels.frames) / rate
-    if whole and not found and promised is not None and got < promised - TOLERANCE:
-        found.append(("truncated", f"{got:.2f} s could be decoded of {promised:.2f} s promised"))
+    of = "" if promised is None else f" of {promised:.2f} s"
+    if sound.damage is not None:
+        found.append((sound.damage.kind, f"{got:.2f} s{of} could be decoded"))
+    elif whole and not found and promised is not None and got < promised - TOLERANCE:
+        found.append(("truncated", f"{got:.2f} s{of} could be decoded"))
     return found
 
 
