@@ -62,6 +62,9 @@ class World:
             dist.destroy_process_group()
 
 
+ALONE = World()  # one process on the CPU, in fp32
+
+
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """`auto` is bf16 wherever the hardware multiplies it faster than fp32, else fp32."""
     if precision != "auto":

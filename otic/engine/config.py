@@ -1,0 +1,41 @@
+"""What the loop does with an objective's gradients, and how often it saves and logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from otic.core.errors import ConfigError
+from otic.core.ramps import Cosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The defaults are EAT's base run (arXiv 2401.03497 and its published configuration)."""
+
+    steps: int = 400_000  # optimiser steps of the whole run
+    warmup: int = 53_333  # of these, steps of linear warm-up from 0
+    lr: float = 5e-4  # peak learning rate
+    floor: float = 0.0  # learning rate at the end of the half cosine
+    adam: Literal["torch", "fairseq"] = "torch"  # torch: AdamW; fairseq: epsilon as in the published EAT runs, slower
+    betas: tuple[float, float] = (0.9, 0.95)  # Adam's decay rates
+    eps: float = 1e-8  # Adam's epsilon
+    weight_decay: float = 0.05  # decoupled, times the learning rate
+    decay: Literal["exact", "intended"] = "exact"  # exact: decay every tensor, as EAT's runs did; intended: not the 1-D
+    clip: float = 4.0  # largest norm of the gradient; 0: never clipped
+    accumulate: int = 1  # forward and backward passes for one step; each takes its share of the batch
+    compile: bool = False  # run the objective through torch.compile
+    log_every: int = 1  # steps from one line of the log to the next
+    save_minutes: float = 5.0  # minutes from one checkpoint to the next
+    save_every: int = 0  # steps from one checkpoint to the next, besides; 0: by the clock alone
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "warmup": 0, "lr": 0, "clip": 0, "accumulate": 1, "log_every": 1, "save_every": 0}
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise ConfigError(f"train.{name}={getattr(self, name)}: at least {bound}.")
+
+    @property
+    def schedule(self) -> Cosine:
+        """Learning rate by finished steps: the first step has lr 0 under warm-up, as upstream."""
+        return Cosine(peak=self.lr, warmup=self.warmup, steps=self.steps, floor=self.floor)

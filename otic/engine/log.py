@@ -1,0 +1,69 @@
+"""`log.jsonl`: one line for each step (or every few), for curves and for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from otic.core.files import write_text
+from otic.engine.loop import Event
+
+
+class Log:
+    """A hook that appends to `path`; loss, parts, norm and speed are means over the steps since the last line.
+
+    Args:
+        path: The file; lines past `step` (written after the checkpoint that we resume from) are dropped.
+        every: Steps from one line to the next.
+        last: The run's last step, which always gets a line.
+        step: Where the run goes on.
+    """
+
+    def __init__(self, path: Path, every: int, last: int, step: int = 0):
+        self._path, self._every, self._last = path, every, last
+        self._since: list[Event] = []
+        if path.exists():
+            kept = [json.dumps(line) + "\n" for line in read_log(path) if line["step"] <= step]
+            write_text(path, "".join(kept))
+
+    def __call__(self, event: Event) -> None:
+        self._since.append(event)
+        if event.state.step % self._every and event.state.step != self._last:
+            return
+        seconds = self._mean("seconds")
+        parts = {name: math.fsum(e.parts[name] for e in self._since) / len(self._since) for name in event.parts}
+        line = {
+            "step": event.state.step, "loss": _short(self._mean("loss")), **{k: _short(v) for k, v in parts.items()},
+            "lr": _short(event.lr), "grad_norm": _short(self._mean("norm")), "clips": event.state.clips,
+            "clips_per_second": _short(self._clips(event) / seconds), "waited": _short(self._mean("waited") / seconds),
+            "seconds": round(event.state.seconds, 3), "time": round(time.time(), 3),
+        }  # fmt: skip
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self._since = []
+
+    def _mean(self, name: str) -> float:
+        return math.fsum(getattr(e, name) for e in self._since) / len(self._since)
+
+    def _clips(self, event: Event) -> float:
+        return event.state.clips / event.state.step
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a log; one that a crash cut short is left out."""
+    lines = []
+    for text in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and "step" in line:
+            lines.append(line)
+    return lines
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,183 @@
+"""The loop: batches in, steps out. Everything else (logging, saving, stopping) is a hook.
+
+A step is a pure function of (weights, optimiser state, seed, step number), so a run that was stopped and resumed
+ends with the weights of the unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from otic.core.batch import Batch, Loss
+from otic.core.errors import DataError
+from otic.core.seeds import fold, generator
+from otic.core.world import ALONE, World
+from otic.engine.config import TrainConfig
+from otic.engine.optim import step_optimizer
+
+Fill = Callable[[Batch], Batch]  # sets a batch's spec: a front-end's `fill`
+
+
+@dataclass
+class State:
+    """How far a run is.
+
+    Attributes:
+        step: Finished optimiser steps, also the position in the data.
+        clips: Clips seen by all processes together.
+        seconds: Time spent in the loop, over all sittings.
+    """
+
+    step: int = 0
+    clips: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """One finished step, as hooks see it (`state.step` counts it already).
+
+    Attributes:
+        loss: The mean loss over all processes.
+        parts: The objective's own parts, of this process.
+        norm: The gradient's norm before clipping.
+        lr: The learning rate of this step.
+        seconds: What the step took, waiting for data included.
+        waited: Of these, seconds spent waiting for data.
+        batch: The last piece of the batch, its `spec` filled.
+    """
+
+    state: State
+    loss: float
+    parts: dict[str, float] = field(repr=False)
+    norm: float
+    lr: float
+    seconds: float
+    waited: float
+    batch: Batch = field(repr=False)
+
+
+Hook = Callable[[Event], None]
+
+
+def train(
+    objective: nn.Module,
+    fill: Fill,
+    batches: Iterable[Batch],
+    optimizer: Optimizer,
+    cfg: TrainConfig,
+    *,
+    world: World = ALONE,
+    hooks: Sequence[Hook] = (),
+    state: State | None = None,
+    seed: int = 0,
+) -> State:
+    """Train `objective` in place until `cfg.steps`.
+
+    Args:
+        objective: Batch and generator in, `Loss` out; its `after_step` is called after each step.
+        fill: The front-end's `fill`.
+        batches: This process's share of each batch, from step `state.step` on.
+        optimizer: Over the objective's parameters.
+        hooks: Called after each step, in order.
+        state: Where to go on; moved along in place.
+        seed: With the step and the rank it gives the generator of each step.
+
+    Raises:
+        DataError: when loss or gradient are not finite, naming the clips. The weights are then those before the step.
+    """
+    state = state or State()
+    net, schedule = replicate(objective, cfg, world), cfg.schedule
+    params = [p for p in objective.parameters() if p.requires_grad]
+    began = time.perf_counter()
+    for step, batch in zip(range(state.step, cfg.steps), batches, strict=False):
+        waited = time.perf_counter() - began
+        gen = step_generator(seed, step, world)
+        losses, pieces = [], split(batch.to(world.device), cfg.accumulate)
+        for k, piece in enumerate(pieces, 1):
+            piece = fill(piece)
+            with hold(net, k < len(pieces)):
+                with world.autocast():
+                    loss = net(piece, gen)
+                (loss.total / len(pieces)).backward()
+            losses.append(loss)
+        norm = clip_grad_norm_(params, cfg.clip or math.inf).item()
+        total = world.mean(sum(loss.total.item() for loss in losses) / len(pieces))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise DataError(not_finite(step, total, norm, batch))
+        step_optimizer(optimizer, lr := schedule(step))
+        objective.after_step(step + 1)  # type: ignore[operator]
+        now = time.perf_counter()
+        seconds, began = now - began, now
+        state.step, state.clips, state.seconds = (
+            step + 1,
+            state.clips + len(batch) * world.size,
+            state.seconds + seconds,
+        )
+        event = Event(state, total, mean_parts(losses), norm, lr, seconds, waited, piece)
+        for hook in hooks:
+            hook(event)
+    return state
+
+
+def replicate(objective: nn.Module, cfg: TrainConfig, world: World) -> nn.Module:
+    """The objective as it is called: compiled if wished, its gradients averaged over the processes."""
+    net: Any = torch.compile(objective) if cfg.compile else objective
+    if world.size == 1:
+        return net
+    places = [world.device] if world.device.type == "cuda" else None
+    return DistributedDataParallel(net, device_ids=places, broadcast_buffers=False)
+
+
+def step_generator(seed: int, step: int, world: World) -> torch.Generator:
+    """The generator of a step; the global one, which dropout layers use, follows it."""
+    torch.manual_seed(fold(seed, "dropout", step, world.rank))
+    return generator(seed, step, world.rank, device=world.device)
+
+
+def split(batch: Batch, pieces: int) -> list[Batch]:
+    """The batch in equal pieces, clip by clip."""
+    if pieces == 1:
+        return [batch]
+    assert len(batch) % pieces == 0, f"{len(batch)} clips do not divide into {pieces} pieces"
+    size = len(batch) // pieces
+    return [_rows(batch, k * size, (k + 1) * size) for k in range(pieces)]
+
+
+def _rows(batch: Batch, start: int, stop: int) -> Batch:
+    fields: dict[str, Any] = {k: v[start:stop] for k, v in vars(batch).items() if isinstance(v, Tensor)}
+    fields["text"] = None if batch.text is None else batch.text[start:stop]
+    fields["ids"] = batch.ids[start:stop]
+    return replace(batch, **fields)
+
+
+def hold(net: nn.Module, more: bool) -> AbstractContextManager[Any]:
+    """While `more` pieces follow, gradients stay on their process."""
+    return net.no_sync() if more and isinstance(net, DistributedDataParallel) else nullcontext()
+
+
+def mean_parts(losses: Sequence[Loss]) -> dict[str, float]:
+    """Each part's mean over the pieces of a batch."""
+    return {name: sum(float(loss.parts[name]) for loss in losses) / len(losses) for name in losses[0].parts}
+
+
+def not_finite(step: int, loss: float, norm: float, batch: Batch) -> str:
+    """What to say of a step that went wrong: the clips that are not finite themselves, else all of the batch."""
+    odd = [name for name, wave in zip(batch.ids, batch.wave, strict=False) if not wave.isfinite().all()]
+    clips = ", ".join(map(str, odd or batch.ids)) or "unnamed"
+    what = "these of its clips are not finite" if odd else "its clips were"
+    return (
+        f"step {step + 1}: loss {loss:g}, gradient norm {norm:g}; {what}: {clips}. The last good checkpoint is kept. "
+        "Check these clips, or lower train.lr."
+    )

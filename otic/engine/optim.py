@@ -1,0 +1,39 @@
+"""The optimiser: AdamW over groups of parameters, and the schedule's learning rate in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from otic.engine.adam import FairseqAdam
+from otic.engine.config import TrainConfig
+
+
+def parameter_groups(module: nn.Module, cfg: TrainConfig) -> list[dict[str, Any]]:
+    """Trained parameters with their weight decay (`cfg.decay` says whether 1-D ones have any)."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    flat = [p for p in trained if p.squeeze().ndim < 2 and cfg.decay == "intended"]
+    spared = {id(p) for p in flat}
+    groups = [
+        {"params": [p for p in trained if id(p) not in spared], "weight_decay": cfg.weight_decay},
+        {"params": flat, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(module: nn.Module, cfg: TrainConfig) -> Optimizer:
+    """Adam with decoupled decay as `cfg` says; its learning rate is set before each step."""
+    groups = parameter_groups(module, cfg)
+    if cfg.adam == "fairseq":
+        return FairseqAdam(groups, lr=0.0, betas=cfg.betas, eps=cfg.eps)
+    return AdamW(groups, lr=0.0, betas=cfg.betas, eps=cfg.eps, fused=True)
+
+
+def step_optimizer(optimizer: Optimizer, lr: float) -> None:
+    """One step at `lr` (times a group's `lr_scale`, where it has one), then no gradients."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+    optimizer.step()
+    optimizer.zero_grad()

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from otic.core.ramps import Ramp
+from otic.engine.config import TrainConfig
+from otic.inference.options import Options
+from otic.models.decoders import DecoderConfig
+from otic.models.vit import ViTConfig
+from otic.objectives.eat import EATConfig
+from otic.recipes.base import Recipe
+
+
+def eat_tiny() -> Recipe:
+    """EAT for a laptop: 2.7 M parameters, two-second crops, an hour on two cores; ours, not published.
+
+    otic pretrain eat_tiny --data sounds/ --out runs/tiny --minutes 60
+    """
+    return Recipe(
+        name="eat_tiny",
+        objective=EATConfig(
+            block=3,
+            clones=8,
+            utterance_weight=1.0,
+            ema=Ramp(0.99, 0.9999, steps=1500),
+            decoder=DecoderConfig(layers=3),
+        ),
+        encoder=ViTConfig(width=192, depth=6, heads=3),
+        measure_statistics=True,
+        crop_seconds=2.095,  # 208 frames: 13 x 8 patches
+        frames=208,
+        batch_size=48,
+        train=TrainConfig(steps=2000, warmup=200, lr=1e-3, decay="intended", save_minutes=2.0),
+        inference=Options(window=10.0, layers=(1, 3, 5), pool="mean_std"),
+    )
