@@ -28,7 +28,7 @@ from otic.core.seeds import rng
 from otic.data.rows import Source
 
 WHOLE = 60.0  # seconds up to which a clip is decoded whole (and cached) instead of in part
-TRIES = 100  # clips tried in place of a bad one before all are taken for bad
+TRIES = 20  # clips drawn at random in place of a bad one before all are tried in turn
 
 
 class Crops:
@@ -89,18 +89,26 @@ class Crops:
             DataError: when no clip can be read.
         """
         epoch, place = divmod(position, len(self))
-        i = int(self.order(epoch)[place])
-        dice = rng(self.seed, "crop", epoch, i)
-        for _ in range(TRIES):
+        first = int(self.order(epoch)[place])
+        dice = rng(self.seed, "crop", epoch, first)
+        for i in self._candidates(first, dice):
             at, words = dice.random(2)
-            if i not in self._hopeless:
-                try:
-                    wave, start = self._cut(i, float(at))
-                    return *self._fit(wave), f"{self.source.rows[i].id}@{start:.3f}", i, self._caption(i, float(words))
-                except AudioError as error:
-                    self._report(i, error)
-            i = int(dice.integers(len(self)))
-        raise DataError(f"{self.source.name}: no clip can be read. First: {next(iter(self.bad.values()), 'unknown')}")
+            if i in self._hopeless:
+                continue
+            try:
+                wave, start = self._cut(i, float(at))
+            except AudioError as error:
+                self._report(i, error)
+                continue
+            return *self._fit(wave), f"{self.source.rows[i].id}@{start:.3f}", i, self._caption(i, float(words))
+        raise DataError(f"{self.source.name}: no clip can be read. First: {next(iter(self.bad.values()))}")
+
+    def _candidates(self, first: int, dice: np.random.Generator) -> Iterator[int]:
+        """The clip itself; should it be bad, others drawn at random, and in the end simply all of them."""
+        yield first
+        for _ in range(TRIES):
+            yield int(dice.integers(len(self)))
+        yield from range(len(self))
 
     def _cut(self, i: int, at: float) -> tuple[np.ndarray, float]:
         seconds = self._length(i)

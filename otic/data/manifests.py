@@ -141,7 +141,8 @@ def rows(
         raise DataError(f"{source}: --label-column: {unknown('column', label_column, columns)}")
     if split_column is not None and split_column not in columns:
         raise DataError(f"{source}: --split-column: {unknown('column', split_column, columns)}")
-    label = "labels" if label_column == "label" and "label" not in columns and "labels" in columns else label_column
+    usual = ("label", "labels", "event_label") if label_column == "label" else (label_column,)
+    label = next((name for name in usual if name in columns), label_column)
     reader = _Reader(
         source, label, split_column or "split", [c for c in columns if re.fullmatch(r"captions?(_?\d+)?", c)]
     )

@@ -1,5 +1,6 @@
 """Order and crops: pure functions of (seed, epoch, index), each clip once an epoch, bad clips replaced."""
 
+import csv
 import itertools
 
 import numpy as np
@@ -11,6 +12,7 @@ from sources_for_tests import RATE, Numbers
 
 from otic.core.errors import AudioWarning, ConfigError, DataError
 from otic.data.crops import Crops, batches, clips
+from otic.data.source import open_source
 
 
 def some(crops, batch_size, count, **options):
@@ -127,6 +129,25 @@ def test_bad_clips_are_reported_once_and_replaced_the_same_way():
 def test_only_bad_clips_are_an_error():
     with pytest.warns(AudioWarning), pytest.raises(DataError, match="no clip can be read"):
         some(crops_of(Numbers([100] * 3, broken={0, 1, 2})), 2, 1)
+
+
+def test_one_good_clip_among_many_bad_ones_is_found():
+    crops = crops_of(Numbers([100] * 300, broken=set(range(300)) - {77}))
+    with pytest.warns(AudioWarning):
+        assert all(crops.take(p)[3] == 77 for p in range(3))
+
+
+def test_bad_recordings_are_skipped_and_named(recordings):
+    folder = recordings("bad_audio") / "files"
+    with (folder.parent / "expect.csv").open(encoding="utf-8") as file:
+        expected = {row["file"].removeprefix("files/"): row["expected"] for row in csv.DictReader(file)}
+    source = open_source(folder)
+    crops = Crops(source, 16_000, 0.5, seed=0)
+    with pytest.warns(AudioWarning):
+        batch = some(crops, len(source), 1)[0]
+    assert {name for name, want in expected.items() if want == "error"} <= set(crops.bad)
+    assert not {name for name, want in expected.items() if want in ("ok", "warn")} & set(crops.bad)
+    assert torch.isfinite(batch.wave).all() and batch.wave.shape == (len(source), 8000)
 
 
 def test_labels_and_captions():

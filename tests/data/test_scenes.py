@@ -1,6 +1,7 @@
 """Scene recipes render to the published check values; their words and strong labels come along."""
 
 import csv
+import functools
 
 import numpy as np
 import pytest
@@ -11,17 +12,22 @@ from otic.core.errors import DataError
 from otic.data.source import open_source
 
 
+@pytest.fixture(scope="module")
+def scenes(recordings):
+    """`scenes("esc10_scenes")`: the recipe, opened once for all tests."""
+    return functools.cache(lambda name: open_source(recordings(name)))
+
+
 def rms(wave):
     return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
 
 
 # The README of each recipe: 0.5 % for both where nothing is resampled, else RMS 1 %, peak 3 %.
 @pytest.mark.parametrize(("name", "loud", "peak"), [("esc10_scenes", 0.005, 0.005), ("esc30_scenes", 0.01, 0.03)])
-def test_scenes_match_their_check_values(recordings, name, loud, peak):
-    folder = recordings(name)
-    source = open_source(folder)
+def test_scenes_match_their_check_values(recordings, scenes, name, loud, peak):
+    source = scenes(name)
     index = {row.id: i for i, row in enumerate(source.rows)}
-    with (folder / "render_check.csv").open() as file:
+    with (recordings(name) / "render_check.csv").open() as file:
         checks = list(csv.DictReader(file))
     assert len(checks) == 24
     for check in checks:
@@ -37,17 +43,16 @@ def test_scenes_match_their_check_values(recordings, name, loud, peak):
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "classes", "events"), [("esc10_scenes", 2400, 10, 118), ("esc30_scenes", 3600, 30, 402)]
+    ("name", "count", "classes", "meanings"), [("esc10_scenes", 2400, 10, 118), ("esc30_scenes", 3600, 30, 402)]
 )
-def test_words_labels_and_splits(recordings, name, count, classes, events):
-    source = open_source(recordings(name))
+def test_words_labels_and_splits(scenes, name, count, classes, meanings):
+    source = scenes(name)
     assert len(source) == count and len(source.classes) == classes
     row = source.rows[0]
     assert row.split == "train" and row.fold == "1" and len(row.captions) == 5 and row.events
     assert {"semantic_id", "hard_negative", "negative_kind", "scene_type"} <= set(row.extra)
     assert all(set(r.labels) == {label for *_, label in r.events} for r in source.rows)
-    test = open_source(recordings(name), where=["split=test"])
-    assert len({r.extra["semantic_id"] for r in test.rows}) == events
+    assert len({r.extra["semantic_id"] for r in source.rows if r.split == "test"}) == meanings
 
 
 @pytest.fixture
@@ -85,6 +90,11 @@ def test_the_rule_by_hand(recipe):
     assert np.allclose(two, want, atol=1e-6)
     assert np.array_equal(source.read(0, 1000, 0.1, 0.05), one[100:150])
     assert source.rows[0].labels == ("a", "b") and source.rows[0].captions == ("an a",)
+
+
+def test_where_on_scenes(recipe):
+    source = open_source(recipe, where=["labels=b"])
+    assert [row.id for row in source.rows] == ["s1"] and len(source.read(0, 1000)) == 300
 
 
 def test_errors_name_the_file_and_the_column(recipe):

@@ -133,6 +133,8 @@ def test_one_row_for_each_event_becomes_one_row_with_events(tmp_path):
     a, b = open_source(tmp_path).rows
     assert a.events == ((0.1, 0.2, "cat"), (0.3, 0.4, "dog")) and a.labels == ("dog", "cat") and a.fold == "1"
     assert (b.events, b.labels) == ((), ())
+    write_csv(tmp_path / "m.csv", [{"file": "a.wav", "event_label": "dog", "onset": "0", "offset": "0.1"}])
+    assert open_source(tmp_path / "m.csv").rows[0].events == ((0.0, 0.1, "dog"),)
     only = open_source(tmp_path, where=["label=cat"]).rows
     assert [row.events for row in only] == [((0.1, 0.2, "cat"),)]
 
