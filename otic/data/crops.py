@@ -16,7 +16,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,16 @@ from otic.data.rows import Source
 
 WHOLE = 60.0  # seconds up to which a clip is decoded whole (and cached) instead of in part
 TRIES = 20  # clips drawn at random in place of a bad one before all are tried in turn
+
+
+class Crop(NamedTuple):
+    """One clip's part in a batch."""
+
+    wave: np.ndarray  # float32 [s], padded to the crop's length
+    length: int  # real samples of it
+    id: str  # clip@start in seconds
+    index: int  # the clip's row in its source
+    caption: str | None  # one of the clip's captions
 
 
 class Crops:
@@ -82,8 +92,8 @@ class Crops:
             self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 2} | {epoch: order}
         return order
 
-    def take(self, position: int) -> tuple[np.ndarray, int, str, int, str | None]:
-        """What stands at `position` of the endless stream of epochs: crop, its real samples, id, clip, caption.
+    def take(self, position: int) -> Crop:
+        """What stands at `position` of the endless stream of epochs.
 
         Raises:
             DataError: when no clip can be read.
@@ -100,7 +110,8 @@ class Crops:
             except AudioError as error:
                 self._report(i, error)
                 continue
-            return *self._fit(wave), f"{self.source.rows[i].id}@{start:.3f}", i, self._caption(i, float(words))
+            name = f"{self.source.rows[i].id}@{start:.3f}"
+            return Crop(*self._fit(wave), name, i, self._caption(i, float(words)))
         raise DataError(f"{self.source.name}: no clip can be read. First: {next(iter(self.bad.values()))}")
 
     def _candidates(self, first: int, dice: np.random.Generator) -> Iterator[int]:
@@ -177,7 +188,7 @@ class Crops:
             out[row, [self._classes[name] for name in self.source.rows[i].labels]] = 1
         return out
 
-    def batch(self, taken: Sequence[tuple[np.ndarray, int, str, int, str | None]]) -> Batch:
+    def batch(self, taken: Sequence[Crop]) -> Batch:
         waves, lengths, ids, indices, captions = zip(*taken, strict=True)
         return Batch(
             wave=torch.from_numpy(np.stack(waves)),
@@ -204,7 +215,7 @@ def batches(
         raise ConfigError(f"batch_size {batch_size} is not a positive multiple of the {size} processes.")
     own = batch_size // size
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="otic-crops") as pool:
-        ahead: deque[list[Future[tuple[np.ndarray, int, str, int, str | None]]]] = deque()
+        ahead: deque[list[Future[Crop]]] = deque()
         try:
             for step in itertools.count(start):
                 first = step * batch_size + rank * own

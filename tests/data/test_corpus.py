@@ -46,7 +46,7 @@ def test_classes_and_splits_are_balanced():
 
 def test_the_event_is_where_the_row_says():
     """Sound minus the same background is silent outside the event; loudness inside is above that outside on average."""
-    source = Corpus(clips=400)
+    source = Corpus(clips=240)
     ratios = []
     for i, row in enumerate(source.rows):
         (onset, offset, label), wave = row.events[0], source.read(i, RATE)
@@ -56,7 +56,7 @@ def test_the_event_is_where_the_row_says():
         if (~inside).sum() > RATE // 2:
             ratios.append(10 * np.log10(np.mean(wave[inside] ** 2) / np.mean(wave[~inside] ** 2)))
     ratios = np.array(ratios)
-    assert len(ratios) > 100 and np.mean(ratios) > 8 and (ratios > 1).mean() > 0.9
+    assert len(ratios) > 60 and np.mean(ratios) > 8 and (ratios > 1).mean() > 0.9
 
 
 def test_levels_vary_by_tens_of_decibels():
