@@ -102,12 +102,11 @@ class Frontend(nn.Module):
         """
         wave = wave.float()
         lengths = None if lengths is None or _all_full(wave, lengths) else lengths.to(wave.device)
-        total = self.frames(wave.shape[1]) if frames is None else frames
         plain = self.plain or torch.compiler.is_compiling() or (torch.is_grad_enabled() and wave.requires_grad)
         with _full_precision(wave):
-            spec = self._plain(wave, lengths, total) if plain else self._fast(wave.detach(), lengths, total)
+            spec = self._plain(wave, lengths, frames) if plain else self._fast(wave.detach(), lengths, frames)
         if lengths is not None:
-            inside = torch.arange(total, device=wave.device) < self.mel.counts(lengths)[:, None]
+            inside = torch.arange(spec.shape[1], device=wave.device) < self.mel.counts(lengths)[:, None]
             spec = spec.where(inside[..., None], self.pad_value)
         return spec[:, None]
 
@@ -125,13 +124,16 @@ class Frontend(nn.Module):
         short = self.mel.shortest - wave.shape[1]
         return self.mel.split(F.pad(wave, (0, short)) if short > 0 else wave, lengths)
 
-    def _plain(self, wave: Float[Tensor, "b s"], lengths: Tensor | None, total: int) -> Float[Tensor, "b t f"]:
-        frames = self._split(wave, lengths).part(0, total)
+    def _plain(self, wave: Float[Tensor, "b s"], lengths: Tensor | None, total: int | None) -> Float[Tensor, "b t f"]:
+        frames = self._split(wave, lengths)
+        frames = frames if total is None else frames.part(0, total)
         spec = (self.mel.log_(self.mel.spectrum.plain(frames)) - self.cfg.mean) / (2 * self.cfg.std)
-        return F.pad(spec, (0, 0, 0, total - spec.shape[1]), value=self.pad_value)
+        return spec if total is None else F.pad(spec, (0, 0, 0, total - spec.shape[1]), value=self.pad_value)
 
-    def _fast(self, wave: Float[Tensor, "b s"], lengths: Tensor | None, total: int) -> Float[Tensor, "b t f"]:
-        b, t = len(wave), min(total, self.frames(wave.shape[1]))
+    def _fast(self, wave: Float[Tensor, "b s"], lengths: Tensor | None, total: int | None) -> Float[Tensor, "b t f"]:
+        b, t = len(wave), self.frames(wave.shape[1])
+        total = t if total is None else total
+        t = min(t, total)
         spec = wave.new_empty(b, total, self.cfg.mels)
         spec[:, t:] = self.pad_value
         block = CPU_BLOCK * torch.get_num_threads() if wave.device.type == "cpu" else DEVICE_BLOCK
