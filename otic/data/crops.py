@@ -14,7 +14,7 @@ import math
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
@@ -37,7 +37,7 @@ class Crop(NamedTuple):
     wave: np.ndarray  # float32 [s], padded to the crop's length
     length: int  # real samples of it
     id: str  # clip@start in seconds
-    index: int  # the clip's row in its source
+    clip: int  # its row in the source
     caption: str | None  # one of the clip's captions
 
 
@@ -204,7 +204,7 @@ def batches(
 ) -> Iterator[Batch]:
     """Batches without end from step `start` on, read ahead by `threads` threads.
 
-        Step k takes clips k * batch_size ... of the stream of epochs; with `size` processes, each gets its share of
+    Step k takes clips k * batch_size ... of the stream of epochs; with `size` processes, each gets its share of
     that same batch.
 
     Raises:
@@ -243,25 +243,17 @@ def clips(
         DataError: when none of the clips can be read.
     """
     wanted = range(len(source)) if indices is None else [int(i) for i in indices]
-    good = 0
+    good, last = 0, ""
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="otic-clips") as pool:
-        ahead: deque[tuple[int, Future[np.ndarray]]] = deque()
-        rest = iter(wanted)
         try:
-            while True:
-                for i in itertools.islice(rest, 4 * threads - len(ahead)):
-                    ahead.append((i, pool.submit(source.read, i, rate, 0.0, max_seconds)))
-                if not ahead:
-                    break
-                i, future = ahead.popleft()
+            for i, future in _ahead(pool, lambda i: source.read(i, rate, 0.0, max_seconds), wanted, 4 * threads):
                 try:
                     wave = future.result()
                 except AudioError as error:
-                    name = source.rows[i].id
+                    name, last = source.rows[i].id, str(error)
                     if bad is not None:
-                        bad[name] = str(error)
+                        bad[name] = last
                     warnings.warn(AudioWarning(f"{name}: left out. {error}", error.kind), stacklevel=2)
-                    last = error
                     continue
                 good += 1
                 yield i, wave
@@ -269,3 +261,15 @@ def clips(
             pool.shutdown(wait=True, cancel_futures=True)
     if wanted and not good:
         raise DataError(f"{source.name}: none of the {len(wanted)} clips can be read. Last: {last}")
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[int], np.ndarray], items: Sequence[int], depth: int
+) -> Iterator[tuple[int, Future[np.ndarray]]]:
+    """Each item with its work under way, in order, `depth` of them begun ahead of time."""
+    waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
+    for i in items:
+        waiting.append((i, pool.submit(work, i)))
+        if len(waiting) > depth:
+            yield waiting.popleft()
+    yield from waiting

@@ -34,7 +34,7 @@ def crops_of(source, seconds=0.01, seed=0, **options):
 @given(n=st.integers(1, 40), seed=st.integers(0, 2**31), epoch=st.integers(0, 10))
 def test_every_clip_once_an_epoch(n, seed, epoch):
     crops = crops_of(Numbers([100] * n), seed=seed)
-    indices = [crops.take(p).index for p in range(epoch * n, (epoch + 1) * n)]
+    indices = [crops.take(p).clip for p in range(epoch * n, (epoch + 1) * n)]
     assert sorted(indices) == list(range(n))
 
 
@@ -134,7 +134,7 @@ def test_only_bad_clips_are_an_error():
 def test_one_good_clip_among_many_bad_ones_is_found():
     crops = crops_of(Numbers([100] * 300, broken=set(range(300)) - {77}))
     with pytest.warns(AudioWarning):
-        assert all(crops.take(p).index == 77 for p in range(3))
+        assert all(crops.take(p).clip == 77 for p in range(3))
 
 
 def test_bad_recordings_are_skipped_and_named(recordings):
