@@ -1,0 +1,111 @@
+"""`otic pretrain`: a recipe and a folder of audio become a model; stopped at any moment, the same command goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from otic.apps.pretrain_job import Job, Run
+from otic.apps.pretrain_launch import launch, processes
+from otic.apps.pretrain_request import Length, choose, request, resume_command
+from otic.core.world import Precision, World
+from otic.data.crops import Crops
+from otic.data.source import open_source
+from otic.engine.interrupt import Interrupt, Interrupted
+from otic.engine.loop import Hook
+from otic.recipes import RECIPES, Recipe
+
+__all__ = ["Interrupted", "Run", "pretrain"]
+
+
+def pretrain(
+    recipe: str | Recipe,
+    data: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path,
+    where: Sequence[str] = (),
+    steps: int | None = None,
+    epochs: float | int | None = None,
+    minutes: float | int | None = None,
+    seed: int | None = None,
+    precision: Precision = "auto",
+    device: str | None = None,
+    devices: int | None = None,
+    init: str | Path | None = None,
+    settings: Sequence[str] = (),
+    threads: int = 2,
+    cache_gb: float | int = 4.0,
+    hooks: Sequence[Hook] = (),
+    quiet: bool = False,
+) -> Run:
+    """Pre-train an encoder; goes on by itself where `out` holds a checkpoint.
+
+    Launched by `torchrun`, its processes share each batch.
+
+    Args:
+        recipe: A name of `otic.recipes.RECIPES`, or a `Recipe`.
+        data: Any SRC, or several (see `open_source`).
+        out: The run's folder.
+        where: Conditions on the data's rows (`in_test=0`).
+        steps: Updates of the whole run. At most one of `steps`, `epochs` and `minutes`; by default, the recipe's.
+        epochs: Times that each clip is seen.
+        minutes: The speed is measured first, and the number of steps settled so that the schedule ends in time.
+        seed: Of weights, order, crops and masks.
+        precision: `fp32`, `bf16`, or `auto` (bf16 where the hardware is faster in it).
+        device: `cpu`, `cuda:0`, ...; None: a GPU when there is one.
+        devices: Processes that share each batch, one for each GPU; None: all GPUs.
+        init: A MODEL whose encoder's weights are the first ones.
+        settings: Changes of the recipe (`--set`): `("train.lr=1e-3", "batch_size=32")`.
+        threads: That read clips while the last batch is computed.
+        cache_gb: Memory for decoded clips, in 1e9 bytes.
+        hooks: Called after each step, before the run's own.
+        quiet: No progress on stderr.
+
+    Raises:
+        ConfigError: on settings that do not fit each other, the data, or the run that `out` holds already.
+        DataError: on data that cannot be used, and when loss or gradient become infinite or NaN.
+        Interrupted: (a `KeyboardInterrupt`) after Ctrl-C or SIGTERM, the state saved; its message says how to go on.
+    """
+    arguments = dict(locals())
+    if (count := processes(devices, device)) > 1:
+        run = launch(pretrain, count, arguments)
+        assert isinstance(run, Run)
+        return run
+    began = time.perf_counter()
+    base = RECIPES[recipe]() if isinstance(recipe, str) else recipe
+    chosen, length = choose(base, seed, settings), Length(steps, epochs, minutes, tuple(settings))
+    sources = (str(data),) if isinstance(data, str | Path) else tuple(str(d) for d in data)
+    source = open_source(sources, where=where)
+    asked = request(chosen, source, steps=steps, epochs=epochs, minutes=minutes, precision=precision, init=init)
+    command = resume_command(
+        base.name, sources, out=out, where=where, steps=steps, epochs=epochs, minutes=minutes, seed=seed,
+        precision=precision, devices=devices, init=init, settings=settings,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        world = stack.enter_context(joined(precision, device))
+        stack.enter_context(torch.random.fork_rng())  # dropout layers are seeded step by step
+        stop = stack.enter_context(Interrupt(world))
+        crops = Crops(source, chosen.frontend.sample_rate, chosen.crop_seconds, chosen.seed, cache_gb)
+        job = Job(
+            folder=Path(out), base=base, chosen=chosen, length=length, data=sources, crops=crops, world=world,
+            stop=stop, command=command, request=asked, init=init, threads=threads, cache_gb=cache_gb,
+            hooks=tuple(hooks), quiet=quiet, began=began,
+        )  # fmt: skip
+        return job.run()
+
+
+@contextmanager
+def joined(precision: Precision, device: str | None) -> Iterator[World]:
+    """The world of processes, left again at the end if it was not there before."""
+    before = dist.is_initialized()
+    world = World.join(precision, device)
+    try:
+        yield world
+    finally:
+        if not before:
+            world.leave()

@@ -1,0 +1,327 @@
+"""One sitting of a pre-training run: settle its length, build or resume, train, save, export."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from otic import __version__
+from otic.apps.pretrain_request import Length, check_same
+from otic.audio.frontend import Frontend, measure
+from otic.core.batch import Batch
+from otic.core.config import to_dict
+from otic.core.errors import ConfigError
+from otic.core.files import atomic, write_json
+from otic.core.machine import commit
+from otic.core.seeds import generator
+from otic.core.world import World
+from otic.data.crops import Crops, batches
+from otic.engine import checkpoint
+from otic.engine.calibrate import Enough, Stopwatch
+from otic.engine.hooks import Save
+from otic.engine.interrupt import Interrupt, Interrupted
+from otic.engine.log import Log, read_log
+from otic.engine.loop import Event, Hook, State, train
+from otic.engine.optim import make_optimizer
+from otic.engine.progress import Progress
+from otic.objectives import Objective
+from otic.recipes import Recipe
+from otic.weights import store
+
+if TYPE_CHECKING:
+    from otic.inference.model import Model
+
+WEIGHTS, LOG, PREVIEW, SETTINGS = "model.safetensors", "log.jsonl", "preview.npz", "recipe.json"
+MEASURED = 512  # crops that the normalisation statistics are measured on
+SHARE, MOST = 0.05, 20.0  # of the minutes given, and seconds at most, spent on measuring the speed
+SPARE = 0.02  # of the minutes given, left for saving
+SHOWN = 8  # clips in the preview
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Where its files are: weights, log, checkpoint, preview.
+        recipe: What was run, its length and statistics settled.
+        steps: Finished updates.
+        clips: Clips seen.
+        seconds: Time in the training loop, over all sittings.
+        loss: The loss in the last line of its log.
+        bad: Clips that could not be read in this sitting, with the reason.
+    """
+
+    folder: Path
+    recipe: Recipe
+    steps: int
+    clips: int
+    seconds: float
+    loss: float | None
+    bad: dict[str, str]
+
+    @property
+    def weights(self) -> Path:
+        """The model's file."""
+        return self.folder / WEIGHTS
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of `log.jsonl`: step, loss, its parts, lr, grad_norm, clips_per_second, ..."""
+        return read_log(self.folder / LOG)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for `--json`."""
+        return {
+            "out": str(self.folder), "weights": str(self.weights), "recipe": to_dict(self.recipe), "steps": self.steps,
+            "clips_seen": self.clips, "seconds": round(self.seconds, 3), "loss": self.loss, "bad": self.bad,
+        }  # fmt: skip
+
+    def load(self) -> Model:
+        """The trained model."""
+        from otic.inference.load import load
+
+        return load(self.folder)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, from its first step or from a checkpoint."""
+
+    recipe: Recipe
+    frontend: Frontend
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    state: State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The arguments of `pretrain`, made ready."""
+
+    folder: Path
+    base: Recipe  # as named
+    chosen: Recipe  # with the user's changes
+    length: Length
+    data: tuple[str, ...]
+    crops: Crops
+    world: World
+    stop: Interrupt
+    command: str  # goes on with this run
+    request: dict[str, Any]  # what a later sitting must ask for too
+    init: str | Path | None
+    threads: int
+    cache_gb: float | int
+    hooks: tuple[Hook, ...]
+    quiet: bool
+    began: float  # by time.perf_counter
+
+    def run(self) -> Run:
+        self._check()
+        saved = self._saved()
+        recipe = self._settle() if saved is None else self._settled(saved)
+        plan = self._build(recipe, saved)
+        self._tell(plan)
+        if plan.state.step < recipe.train.steps:
+            if saved is None:
+                self._save(plan)
+            self._train(plan)
+            self._save(plan)
+        self._finish(plan)
+        return self._result(plan)
+
+    def _check(self) -> None:
+        cfg, share = self.chosen, self.world.size * self.chosen.train.accumulate
+        if cfg.batch_size < 1 or cfg.batch_size % share:
+            raise ConfigError(
+                f"batch_size={cfg.batch_size}: must be a multiple of {share} "
+                f"({self.world.size} processes x train.accumulate={cfg.train.accumulate})."
+            )
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(f"{self.folder}: is a file. --out names a folder.")
+
+    def _saved(self) -> dict[str, Any] | None:
+        """The checkpoint to go on from; the main process looks first, since it may put a damaged one aside."""
+        if not self.world.main:
+            self.world.barrier()
+            return checkpoint.load(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for part in self.folder.glob(".*.part"):
+            part.unlink()  # of a sitting that was killed while it wrote
+        saved = checkpoint.load(self.folder)
+        self.world.barrier()
+        return saved
+
+    def _settled(self, saved: dict[str, Any]) -> Recipe:
+        check_same(saved["request"], self.request, self.folder)
+        return self._with(saved["statistics"], saved["steps"])
+
+    def _settle(self) -> Recipe:
+        """Statistics and length, measured where they are not given."""
+        statistics = self._statistics() if self.chosen.measure_statistics else None
+        minutes = self.length.minutes
+        if minutes is None:
+            return self._with(statistics, self.length.total(self.chosen, len(self.crops)))
+        return self._with(statistics, self._fitting(60.0 * minutes, self._with(statistics, self.chosen.train.steps)))
+
+    def _with(self, statistics: list[float] | None, steps: int) -> Recipe:
+        recipe = self.length.plan(self.base, self.chosen, steps)
+        if statistics is None:
+            return recipe
+        mean, std = statistics
+        return replace(recipe, frontend=replace(recipe.frontend, mean=mean, std=std))
+
+    def _statistics(self) -> list[float]:
+        """Mean and std of the log-mel over the first crops of the data."""
+        count = min(MEASURED, len(self.crops))
+        cuts = (self.crops.take(k) for k in range(count))
+        pair = measure((torch.from_numpy(wave[:real]) for wave, real, *_ in cuts), self.chosen.frontend)
+        return [self.world.mean(float(f"{value:.6g}")) for value in pair]
+
+    def _fitting(self, seconds: float, recipe: Recipe) -> int:
+        """How many steps fit: a trial run, thrown away, says how long one takes."""
+        watch = Stopwatch(min(SHARE * seconds, MOST), self.world)
+        with contextlib.suppress(Enough):
+            self._loop(self._build(recipe, None), (watch, self._quit))
+        left = seconds * (1 - SPARE) - (time.perf_counter() - self.began)
+        return watch.pace().steps(self.world.mean(max(left, 0.0)), self._first_epoch())
+
+    def _quit(self, event: Event) -> None:
+        if self.stop.wanted():
+            raise Interrupted(f"stopped before the first step, nothing to save. To begin again: {self.command}")
+
+    def _first_epoch(self) -> int | None:
+        """Steps until all clips are in the cache; None where they do not fit or their length is not known."""
+        seconds = [row.seconds for row in self.crops.source.rows]
+        if any(s is None for s in seconds):
+            return None
+        size = 4 * self.crops.rate * sum(s for s in seconds if s is not None)
+        return self.crops.epoch_steps(self.chosen.batch_size) if size < 0.95e9 * self.cache_gb else None
+
+    def _build(self, recipe: Recipe, saved: dict[str, Any] | None) -> Plan:
+        encoder, objective = recipe.build()
+        if saved is None and self.init is not None:
+            from otic.inference.load import load
+
+            store.fill(encoder, load(str(self.init), device="cpu").encoder.state_dict(), str(self.init))
+            objective = recipe.wrap(encoder)
+        objective.to(self.world.device).train()
+        optimizer = make_optimizer(objective, recipe.train)
+        state = State()
+        if saved is not None:
+            objective.load_state_dict(saved["objective"])
+            optimizer.load_state_dict(saved["optimizer"])
+            state = State(saved["step"], saved["clips"], saved["seconds"])
+        return Plan(recipe, Frontend(recipe.frontend).to(self.world.device), objective, optimizer, state)
+
+    def _loop(self, plan: Plan, hooks: tuple[Hook, ...]) -> None:
+        recipe, world = plan.recipe, self.world
+        stream = batches(
+            self.crops, recipe.batch_size, start=plan.state.step, rank=world.rank, size=world.size, threads=self.threads
+        )
+
+        def fill(batch: Batch) -> Batch:
+            return plan.frontend.fill(batch, recipe.frames or None)
+
+        try:
+            train(
+                plan.objective, fill, stream, plan.optimizer, recipe.train,
+                world=world, hooks=hooks, state=plan.state, seed=recipe.seed,
+            )  # fmt: skip
+        finally:
+            stream.close()  # type: ignore[attr-defined]  # ends the reading threads
+
+    def _train(self, plan: Plan) -> None:
+        cfg, step, main = plan.recipe.train, plan.state.step, self.world.main
+        save = Save(lambda: self._save(plan), cfg, self.stop, self.command, self.world)
+        log = (Log(self.folder / LOG, cfg.log_every, cfg.steps, step),) if main else ()
+        with Progress(plan.recipe.name, cfg.steps, step, quiet=self.quiet or not main) as progress:
+            self._loop(plan, (*self.hooks, *log, progress, save))
+
+    def _save(self, plan: Plan) -> None:
+        """Checkpoint and model; both are whole at any moment."""
+        if self.world.main:
+            state, front = plan.state, plan.recipe.frontend
+            content = {
+                "otic": __version__, "request": self.request, "steps": plan.recipe.train.steps,
+                "statistics": [front.mean, front.std] if plan.recipe.measure_statistics else None,
+                "step": state.step, "clips": state.clips, "seconds": state.seconds,
+                "objective": plan.objective.state_dict(), "optimizer": plan.optimizer.state_dict(),
+            }  # fmt: skip
+            checkpoint.save(self.folder, content)
+            self._export(plan)
+        self.world.barrier()
+
+    def _export(self, plan: Plan) -> None:
+        store.save(self.folder / WEIGHTS, plan.objective.encoder, plan.recipe.frontend, self._card(plan))
+
+    def _card(self, plan: Plan) -> dict[str, Any]:
+        recipe, state = plan.recipe, plan.state
+        return {
+            "name": self.folder.resolve().name, "recipe": recipe.name, "objective": recipe.method,
+            "data": list(self.data), "clips_in_data": len(self.crops), "clips_seen": state.clips,
+            "crop_seconds": recipe.crop_seconds, "steps": state.step, "steps_planned": recipe.train.steps,
+            "seed": recipe.seed, "init": None if self.init is None else str(self.init), "labels_used": False,
+            "otic": __version__, "commit": commit(), "inference": to_dict(recipe.inference),
+        }  # fmt: skip
+
+    def _finish(self, plan: Plan) -> None:
+        """What a run that is killed between two files still lacks, and a picture of what it does."""
+        if not self.world.main:
+            return
+        weights = self.folder / WEIGHTS
+        if not weights.exists() or store.describe(weights)["card"].get("steps") != plan.state.step:
+            self._export(plan)
+        if not (self.folder / PREVIEW).exists():
+            self._preview(plan)
+        write_json(self.folder / SETTINGS, to_dict(plan.recipe))
+
+    @torch.no_grad()
+    def _preview(self, plan: Plan) -> None:
+        """`preview.npz`: what the objective shows of a few clips (spectrogram, mask, prediction), if it can."""
+        show = getattr(plan.objective, "preview", None)
+        if show is None:
+            return
+        stream = batches(self.crops, SHOWN, threads=self.threads)
+        batch = next(stream).to(self.world.device)
+        stream.close()  # type: ignore[attr-defined]
+        plan.objective.eval()
+        gen = generator(plan.recipe.seed, "preview", device=self.world.device)
+        shown = show(plan.frontend.fill(batch, plan.recipe.frames or None), gen)
+        arrays = {name: tensor.float().cpu().numpy() for name, tensor in shown.items()}
+        with atomic(self.folder / PREVIEW) as part, part.open("wb") as file:
+            np.savez_compressed(file, ids=np.array([str(i) for i in batch.ids]), **arrays)
+
+    def _tell(self, plan: Plan) -> None:
+        """One line of what is about to happen."""
+        cfg, step, clips = plan.recipe, plan.state.step, len(self.crops)
+        steps = cfg.train.steps
+        epochs = steps * cfg.batch_size / clips
+        self._note(
+            f"{cfg.name}: {clips} clips x {epochs:.1f} epochs / batches of {cfg.batch_size} = {steps} updates, "
+            f"crops of {cfg.crop_seconds:g} s, {str(self.world.dtype).removeprefix('torch.')} on {self.world.device}"
+        )
+        if clips < cfg.batch_size:
+            self._note(
+                f"{cfg.name}: a batch holds each of the {clips} clips more than once; more data would serve better."
+            )
+        if step >= steps:
+            self._note(f"{self.folder}: this run is finished ({step} steps). Remove the folder to run it again.")
+        elif step:
+            self._note(f"{self.folder}: going on at step {step} of {steps}")
+
+    def _note(self, text: str) -> None:
+        if self.world.main and not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def _result(self, plan: Plan) -> Run:
+        lines = read_log(self.folder / LOG) if (self.folder / LOG).exists() else []
+        loss = lines[-1]["loss"] if lines else None
+        state = plan.state
+        return Run(self.folder, plan.recipe, state.step, state.clips, state.seconds, loss, dict(self.crops.bad))
