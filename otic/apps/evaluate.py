@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from otic.apps.progress import Progress
 from otic.core.errors import ConfigError
+from otic.core.machine import machine
 from otic.data.rows import Source
 from otic.data.source import open_source
+from otic.evaluation import report, scoreboard
 from otic.evaluation.baselines import LogMelStats, untrained
 from otic.evaluation.features import Encoder, Reading, extract
 from otic.evaluation.probe import PROBES
 from otic.evaluation.results import Results
-from otic.evaluation.score import compare
+from otic.evaluation.score import View, compare
 from otic.evaluation.splits import task
 
 Name = str | Path
@@ -74,7 +77,24 @@ def evaluate(
         _one(results, source, named, readings, protocols, seed, quiet)
     if out is not None:
         results.write(Path(out) / "results.json")
+        write_report(results, Path(out) / "report.html")
     return results
+
+
+def write_report(results: Results, path: Path) -> None:
+    """The scores of an evaluation as a page: all in one chart, then the first model on each data set."""
+    own = list(dict.fromkeys(row.model for row in results.rows if not row.model.startswith(scoreboard.BASELINES)))
+    sets = list(dict.fromkeys(row.data for row in results.rows))
+    first = {view.data: view for view in reversed(results.views) if view.model == own[0]}
+    sections = [scoreboard.closer(first[data], [v for v in results.views if _beside(v, first[data])]) for data in sets]
+    made = report.settings(machine(), [asdict(row) for row in results.rows])
+    title = f"{', '.join(own)} on {', '.join(sets)}"
+    summary = scoreboard.sentence(results)
+    report.write(path, title, scoreboard.scores(results), *sections, report.notes(results.notes), made, summary=summary)
+
+
+def _beside(view: View, first: View) -> bool:
+    return view is not first and (view.data, view.protocol) == (first.data, first.protocol)
 
 
 def _one(

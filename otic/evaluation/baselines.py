@@ -8,6 +8,7 @@ Axes: s samples, t frames, f mel bins.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from otic.core.seeds import fold
+from otic.core.seeds import fold, generator
 
 RATE, WINDOW, HOP, FFT = 16_000, 400, 160, 512  # Hz, then samples: 25 ms, 10 ms, 32 ms
 BANDS, LOW, HIGH = 64, 20.0, 7600.0
@@ -75,9 +76,10 @@ def _mel_bands() -> Float[Tensor, "bins f"]:
 def untrained(model: Any, seed: int = 0) -> Any:
     """The same architecture, front-end and pooling with fresh weights: what the architecture alone is worth."""
     encoder = model.encoder
-    with torch.random.fork_rng(devices=[]):  # initialisers of torch draw from the global generator
+    takes_gen = "gen" in inspect.signature(type(encoder)).parameters
+    with torch.random.fork_rng(devices=[]):  # an encoder without one draws from the global generator
         torch.manual_seed(fold(seed, "untrained"))
-        fresh = type(encoder)(encoder.cfg)
+        fresh = type(encoder)(encoder.cfg, **({"gen": generator(seed, "untrained")} if takes_gen else {}))
     twin = copy.copy(model)
     twin.encoder = fresh.to(next(encoder.parameters()).device).eval()
     twin.card = dict(model.card) | {"name": "untrained", "init_seed": seed}

@@ -90,7 +90,7 @@ def test_stratified_folds_differ_by_one_clip_at_most(n, classes, folds, seed):
     [
         ({"classes": 1}, "two or more"),
         ({"labels": lambda i: ()}, "label column"),
-        ({"split": lambda i: "test" if i % 3 == 0 else "train", "labels": lambda i: (f"k{i % 2}",) if i % 3 == 0 else ()}, "0 labelled"),
+        ({"split": lambda i: "train" if i % 3 else "test", "labels": lambda i: () if i % 3 else (f"k{i % 2}",)}, "0 labelled"),
     ],
 )  # fmt: skip
 def test_data_that_cannot_be_probed_is_refused(rows, columns, words):

@@ -1,0 +1,171 @@
+"""`report.html`: one file that shows a run; it asks the network for nothing and opens anywhere.
+
+A section is a title and a piece of HTML. Each function here makes one from data and returns None when there is none,
+and `write` puts together what it is given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+import otic
+from otic.core.files import write_text
+from otic.core.machine import commit, machine
+from otic.evaluation import charts
+from otic.evaluation.charts import text
+from otic.evaluation.png import picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A card of the report."""
+
+    title: str
+    body: str  # HTML, already escaped
+    lead: str = ""  # a sentence of plain text under the title
+
+
+def write(path: str | Path, title: str, *sections: Section | None, summary: str = "") -> None:
+    """Write the report, atomically.
+
+    Args:
+        summary: One sentence in plain text: what came out.
+        sections: Cards from top to bottom; None is skipped.
+    """
+    here = files("otic.evaluation")
+    style, script = (here.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    now, where = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), machine()
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; media-src data:"
+    facts = [now, commit() and f"commit {commit()}", where["gpu"] or f"{where['cores']} cores, {where['cpu']}"]
+    eyebrow = "".join(f"<span>{text(fact)}</span>" for fact in facts if fact)
+    cards = "\n".join(_card(section) for section in sections if section)
+    write_text(
+        path,
+        f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{text(policy)}">
+<link rel="icon" href="data:,"><style>
+{style}</style></head><body><main>
+<header><p class="eyebrow"><b>otic {text(otic.__version__)}</b>{eyebrow}</p>
+<h1>{text(title)}</h1><p class="summary">{text(summary)}</p></header>
+{cards}
+</main><script>
+{script}</script></body></html>
+""",
+    )
+
+
+def _card(section: Section) -> str:
+    lead = f'<p class="lead">{text(section.lead)}</p>' if section.lead else ""
+    return f"<section><h2>{text(section.title)}</h2>\n{lead}{section.body}</section>"
+
+
+def curves(records: Sequence[Mapping[str, Any]] | str | Path) -> Section | None:
+    """The loss large, every other number of the log small, over the steps.
+
+    Args:
+        records: The lines of a run's `log.jsonl`, or the file. Numbers are drawn, one level of nesting is opened.
+    """
+    rows = [_flat(r) for r in (read_log(records) if isinstance(records, str | Path) else records)]
+    rows = [r for r in rows if "step" in r and "loss" in r]
+    if len(rows) < 2:
+        return None
+    x = np.array([r["step"] for r in rows], dtype=float)
+    names = [n for n in dict.fromkeys(n for r in rows for n in r) if n not in ("step", "loss")]
+    body = charts.lines(x, {"loss": _column(rows, "loss")}, tall=True)
+    panels = []
+    for name in names:
+        y = _column(rows, name)
+        if np.isfinite(y).sum() > 1 and np.ptp(y[np.isfinite(y)]) > 0:
+            panels.append(f"<div><h3>{text(name.replace('_', ' '))}</h3>{charts.lines(x, {name: y})}</div>")
+    body += f'<div class="panels block">{"".join(panels)}</div>' if panels else ""
+    return Section(title="Training", body=body, lead="The loss over the optimiser steps, raw and as a running mean.")
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """The records of a JSON-lines log; a line cut off by a crash at the very end is left out."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    out = []
+    for k, line in enumerate(lines):
+        try:
+            out.append(json.loads(line))
+        except json.JSONDecodeError:
+            if k < len(lines) - 1:
+                raise
+    return out
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a record, one level of nesting opened."""
+    out: dict[str, float] = {}
+    for key, value in record.items():
+        inner = value if isinstance(value, Mapping) else {key: value}
+        out |= {k: float(v) for k, v in inner.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return out
+
+
+def _column(rows: Sequence[Mapping[str, float]], name: str) -> Float[np.ndarray, " n"]:
+    return np.array([r.get(name, np.nan) for r in rows], dtype=float)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked:
+    """A clip as the objective saw it."""
+
+    name: str
+    seconds: float  # of the whole picture
+    spec: Float[np.ndarray, "t f"]  # the front-end's output
+    visible: Bool[np.ndarray, "tp fp"]  # the patches shown; a patch covers t / tp frames and f / fp bands
+    guess: Float[np.ndarray, "t2 f2"] | None = None  # what was predicted, spectrogram or one number per patch
+    guess_name: str = "prediction"
+
+
+def masked(examples: Sequence[Masked]) -> Section | None:
+    """Spectrograms, what was left of them, and what was predicted."""
+    if not examples:
+        return None
+    body = "".join(f"<div><h3>{text(e.name)}</h3>{_pictures(e)}</div>" for e in examples)
+    lead = "Grey patches were hidden; the prediction is of these. Low bands are at the bottom."
+    return Section(title="What the model sees", body=f'<div class="two">{body}</div>', lead=lead)
+
+
+def _pictures(example: Masked) -> str:
+    low, high = (float(np.percentile(example.spec, q)) for q in (1, 99.5))
+    (frames, bands), (columns, rows) = example.spec.shape, example.visible.shape
+    shown = np.repeat(np.repeat(example.visible, frames // columns, 0), bands // rows, 1)
+    left = example.spec[: shown.shape[0], : shown.shape[1]]
+    views = [("spectrogram", picture(left, low, high)), ("visible", picture(np.where(shown, left, np.nan), low, high))]
+    if example.guess is not None:
+        alike = example.guess.shape == left.shape
+        views.append((example.guess_name, picture(example.guess, *((low, high) if alike else ()))))
+    axis = "".join(f"<span>{example.seconds * k / 4:.3g}{' s' * (k == 4)}</span>" for k in range(5))
+    figures = [
+        f'<figure><figcaption>{text(n)}</figcaption><img src="{uri}" alt="{text(n)}"></figure>' for n, uri in views
+    ]
+    return "".join(figures) + f'<div class="axis">{axis}</div>'
+
+
+def settings(pairs: Mapping[str, Any], config: Any = None) -> Section:
+    """How it was made: a list of facts, and the whole configuration as JSON."""
+    body = charts.facts(pairs)
+    if config is not None:
+        shown = text(json.dumps(config, indent=2, ensure_ascii=False, default=str))
+        body += f"<details><summary>Configuration</summary><pre>{shown}</pre></details>"
+    return Section(title="How it was made", body=body)
+
+
+def notes(lines: Sequence[str]) -> Section | None:
+    if not lines:
+        return None
+    body = "".join(f"<li>{text(line)}</li>" for line in lines)
+    return Section(title="Notes", body=f'<ul class="notes">{body}</ul>')
