@@ -1,0 +1,74 @@
+"""`python -m benchmarks` runs every module here and writes benchmarks/RESULTS.md; with names, only those."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+HELPERS = {"__init__", "__main__", "clock"}
+
+
+def main() -> None:
+    names = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in HELPERS)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(names)}; by default all")
+    chosen = parser.parse_args().names or names
+    if wrong := set(chosen) - set(names):
+        parser.error(f"unknown: {', '.join(sorted(wrong))}. Known: {', '.join(names)}.")
+    old = sections(HERE / "RESULTS.md")
+    for name in chosen:
+        old[name] = section(name)
+        print(old[name], flush=True)
+    text = "# Benchmarks\n\nWritten by `python -m benchmarks`; each section names its commit and machine.\n\n"
+    (HERE / "RESULTS.md").write_text(text + "\n".join(old[name] for name in sorted(old)), encoding="utf-8")
+
+
+def section(name: str) -> str:
+    """One module's table in Markdown."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    lines = [f"## {name}: {module.TITLE}", "", f"Commit {commit()}, {machine()}.", ""]
+    lines += [row(module.HEAD), row(["---"] * len(module.HEAD))]
+    for cells in module.rows():
+        lines.append(row(cells))
+    return "\n".join(lines) + "\n"
+
+
+def sections(path: Path) -> dict[str, str]:
+    """What an earlier run wrote, by module, so that a partial run keeps the rest."""
+    if not path.exists():
+        return {}
+    parts = re.split(r"^(?=## )", path.read_text(encoding="utf-8"), flags=re.M)[1:]
+    return {part[3:].split(":", 1)[0]: part.rstrip("\n") + "\n" for part in parts}
+
+
+def row(cells: object) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"  # type: ignore[attr-defined]
+
+
+def commit() -> str:
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def machine() -> str:
+    """Processor, cores, threads in use, accelerator, torch."""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*:\s*(.*)", info.read_text()) if info.exists() else None
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    cpu = model.group(1) if model else platform.processor() or platform.machine()
+    return (
+        f"{cpu}, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}, Python {platform.python_version()}"
+    )
+
+
+if __name__ == "__main__":
+    main()
