@@ -13,6 +13,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     # name: where it lives
+    "load": "otic.inference.load",
+    "Model": "otic.inference.model",
+    "Embeddings": "otic.inference.embeddings",
+    "pretrain": "otic.apps.pretrain",
+    "evaluate": "otic.apps.evaluate",
+    "open_source": "otic.data.source",
+    "objectives": "otic.objectives",
     "OticError": "otic.core.errors",
     "AudioError": "otic.core.errors",
     "DataError": "otic.core.errors",
