@@ -5,8 +5,9 @@ averages over time, and their spread, cannot tell the two apart; pitch, timbre, 
 and colour vary within every kind; each clip lies in a background of random colour, with a hum at times, 3 to 30 dB
 below it.
 
-A logistic regression on log-mel means, deviations and deviations of differences gets 56 % of 600 test clips right after
-1200 train clips: nearly all of its mistakes within the pairs, or between tonal kinds.
+A logistic regression on log-mel means, deviations and deviations of differences gets 56 % of 600 test clips right
+after 1200 train clips, nearly all of its mistakes within the pairs or between tonal kinds. A small supervised CNN
+gets about 85 % after 3900 train clips and still improves: the order is there to be heard.
 
 Every kind is equally frequent. A quarter of each is the split `test`, spread evenly over the indices; the rest is
 `train`.
@@ -31,7 +32,7 @@ from otic.data.where import Table, keep
 
 NAMES = ("corpus",)
 DEFAULTS = {"clips": 2000, "seed": 0}
-PLACES = ("", " over a soft hiss", " in a noisy room", " in the distance", ", recorded outside")
+DEPTH, LEVEL = (3.0, 30.0), (-45.0, -5.0)  # dB: sound above background, whole clip below full scale
 
 
 def open_corpus(text: str, *, where: Sequence[str] = ()) -> Source:
@@ -77,8 +78,9 @@ class Corpus(Source):
         seconds = round(gen.uniform(2.0, 4.0), 2)
         length = round(gen.uniform(made.shortest, seconds), 2)
         onset = round(gen.uniform(0, seconds - length), 2)
+        depth, level, hum = round(gen.uniform(*DEPTH), 1), round(gen.uniform(*LEVEL), 1), gen.random() < 0.3
         captions = gen.permutation(made.captions)[: gen.integers(2, 5)]
-        places = gen.choice(PLACES, len(captions))
+        places = gen.choice(_places(depth, level, hum), len(captions))
         return Row(
             id=f"{self.name}-{self.seed}-{i:06d}",
             seconds=seconds,
@@ -86,6 +88,7 @@ class Corpus(Source):
             split="test" if (i + i // len(labels)) % 4 == 3 else "train",
             captions=tuple(str(c) + str(p) for c, p in zip(captions, places, strict=True)),
             events=((onset, round(onset + length, 2), label),),
+            extra={"depth_db": str(depth), "level_db": str(level), "hum": str(int(hum))},
         )
 
     def length(self, i: int) -> float | None:
@@ -101,20 +104,33 @@ class Corpus(Source):
         return wave[first : None if duration is None else first + round(duration * rate)]
 
 
+def _places(depth: float, level: float, hum: bool) -> list[str]:
+    """What may be added to a caption and is true of this clip."""
+    out = [""]
+    if depth < 10:
+        out += [" in loud noise", ", almost lost in noise"]
+    if depth > 22:
+        out += [" in a quiet place", ", clear and close"]
+    if hum:
+        out += [" over a low hum", " while a machine hums"]
+    if level < -35:
+        out += [", recorded very quietly", ", faint"]
+    return out
+
+
 def render(row: Row, gen: np.random.Generator) -> Wave:
-    """The row's sound at its onset, in a background, coloured and scaled at random; 16 kHz, peak below 1."""
+    """The row's sound at its onset, in a background, coloured at random, at the row's level; 16 kHz, peak below 1."""
     (onset, offset, label) = row.events[0]
     assert row.seconds is not None
     n, first = round(row.seconds * RATE), round(onset * RATE)
     sound = KINDS[label].make(gen, round((offset - onset) * RATE))
     back = synth.noise(gen, n, slope=gen.uniform(-9, 1), low=gen.uniform(20, 200), high=gen.uniform(2500, 7800))
-    if gen.random() < 0.3:
+    if row.extra["hum"] == "1":
         back += synth.tone(float(gen.uniform(45, 240)), n, 0.7 ** np.arange(8))
     loud = np.sqrt(np.mean(sound * sound)) + 1e-9
-    quiet = np.sqrt(np.mean(back * back)) * 10 ** (gen.uniform(3, 30) / 20)
-    mix = back / quiet
+    mix = back / (np.sqrt(np.mean(back * back)) * 10 ** (float(row.extra["depth_db"]) / 20))
     mix[first : first + len(sound)] += sound / loud
     tilt = gen.uniform(-0.6, 0.6)  # one zero: brighter or darker
     mix[1:] += tilt * mix[:-1]
-    level = 10 ** (gen.uniform(-45, -5) / 20) / (np.sqrt(np.mean(mix * mix)) + 1e-9)
-    return (mix * min(level, 0.95 / float(np.abs(mix).max() + 1e-9))).astype(np.float32)
+    gain = 10 ** (float(row.extra["level_db"]) / 20) / (np.sqrt(np.mean(mix * mix)) + 1e-9)
+    return (mix * min(gain, 0.95 / float(np.abs(mix).max() + 1e-9))).astype(np.float32)

@@ -101,3 +101,30 @@ def test_where_on_the_corpus():
 def test_render_is_pure():
     row = Corpus(clips=1).rows[0]
     assert np.array_equal(render(row, np.random.default_rng(1)), render(row, np.random.default_rng(1)))
+
+
+def test_captions_are_true_of_their_clip():
+    """What is added to a kind's sentences agrees with the clip's own level, background and hum."""
+    rows = Corpus(clips=400).rows
+    for row in rows:
+        depth, level = float(row.extra["depth_db"]), float(row.extra["level_db"])
+        for text in row.captions:
+            assert any(text.startswith(sentence) for sentence in KINDS[row.labels[0]].captions)
+            assert "hum" not in text or row.extra["hum"] == "1" or row.labels == ("engine",)
+            assert "noise" not in text or depth < 10 or row.labels == ("noise bursts",)
+            assert "quiet place" not in text or depth > 22
+            assert not text.endswith((", faint", "very quietly")) or level < -35
+    assert sum("quiet place" in text for row in rows for text in row.captions) > 10
+
+
+def test_the_background_is_as_far_below_as_the_row_says():
+    """Measured where the clip has background alone; the colour filter and the level do not change the ratio much."""
+    source, errors = Corpus(clips=200), []
+    for i, row in enumerate(source.rows):
+        (onset, offset, _), wave = row.events[0], source.read(i, RATE)
+        first, last = round(onset * RATE), round(offset * RATE)
+        rest = np.concatenate([wave[:first], wave[last:]])
+        if len(rest) > RATE // 2 and float(row.extra["depth_db"]) > 10:
+            ratio = 10 * np.log10(np.mean(wave[first:last] ** 2) / np.mean(rest**2))
+            errors.append(ratio - float(row.extra["depth_db"]))
+    assert len(errors) > 40 and abs(np.median(errors)) < 3 and np.std(errors) < 6

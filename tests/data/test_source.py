@@ -241,13 +241,38 @@ def test_csv_and_jsonl_and_parquet_say_the_same(tmp_path, rows):
         assert row.captions == ((want["caption"],) if "caption" in want else ())
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50), st.integers(0, 50), st.sampled_from("xyz")), min_size=1)
+)
+def test_no_event_is_lost_or_moved_to_another_file(events):
+    table = [
+        {"file": f"{file}.wav", "label": label, "onset": str(onset / 10), "offset": str((onset + length) / 10)}
+        for file, onset, length, label in events
+    ]
+    rows, files = manifests.rows(table, "t")
+    assert files == [row.id for row in rows] == list(dict.fromkeys(row["file"] for row in table))
+    for row in rows:
+        want = [(o / 10, (o + n) / 10, label) for f, o, n, label in events if f"{f}.wav" == row.id]
+        assert list(row.events) == sorted(want) and set(row.labels) == {label for *_, label in want}
+
+
 def test_the_pretraining_manifest(recordings):
-    recordings("pretrain_manifest.csv")
     path = recordings("pretrain_manifest.csv")
     whole, part = open_source(path), open_source(path, where=["in_test=0"])
     assert len(whole) == 6959 and 0 < len(part) < len(whole)
     assert all(row.extra["in_test"] == "0" for row in part.rows)
     assert len(part.read(0, 16_000)) == pytest.approx(part.rows[0].seconds * 16_000, abs=20)
+
+
+def test_a_stretch_of_a_long_recording_is_the_same_stretch_of_the_whole(recordings):
+    source = open_source(recordings("music_examples"))
+    i = max(range(len(source)), key=lambda i: source.rows[i].seconds)
+    assert source.length(i) > 100
+    whole = source.read(i, 16_000)
+    for start in (0.0, 31.4159, source.length(i) - 2.0):
+        part, first = source.read(i, 16_000, start, 2.0), round(start * 16_000)
+        assert np.abs(part - whole[first : first + 32_000]).max() < 1e-5
 
 
 def test_folders_of_recordings(recordings):
