@@ -134,23 +134,27 @@ class SoundfileDecoder(Decoder):
             return self.file.read(size, dtype="float32", always_2d=True)
 
     def _broken(self, at: int, error: Exception) -> AudioError:
-        """Where it broke; a decoder that has eaten the whole file wants bytes that are not there."""
-        failure = broken(self.name, at / self.rate, error)
-        cut = self.opened.position() >= self.opened.size
-        return AudioError(str(failure).replace(": damaged after", ": cut off after"), "truncated") if cut else failure
+        return broken(self.name, at / self.rate, error, cut=self.opened.position() >= self.opened.size)
 
     def close(self) -> None:
         with hushed(self.quiet):
             self.file.close()
 
 
-def broken(name: str, seconds: float, error: Exception) -> AudioError:
-    """The error for a sound that can be decoded up to here."""
-    text = f"{name}: damaged after {seconds:.2f} s ({reason_of(error)})."
-    return AudioError(f'{text} Fetch or export it again, or read with on_error="partial".', "corrupt")
+def broken(name: str, seconds: float, error: Exception, *, cut: bool) -> AudioError:
+    """The error for a sound that can be decoded up to here.
+
+    Args:
+        cut: The decoder has eaten the whole file: it wants bytes that are not there.
+    """
+    text = f"{name}: {'cut off' if cut else 'damaged'} after {seconds:.2f} s ({reason_of(error)})."
+    mend = 'Fetch or export it again, or read with on_error="partial".'
+    return AudioError(f"{text} {mend}", "truncated" if cut else "corrupt")
 
 
 def reason_of(error: Exception) -> str:
     """A decoder's own words, in one line."""
-    text = getattr(error, "error_string", None) or str(error) or type(error).__name__
+    text = (
+        getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
+    )
     return " ".join(str(text).removeprefix("Error : ").split()).rstrip(".")

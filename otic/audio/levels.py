@@ -71,11 +71,12 @@ class Levels:
 
 
 def warn_of(name: str, findings: list[tuple[str, str]], warn: bool) -> tuple[str, ...]:
-    """Warn of each finding (or not), and return the kinds."""
-    if warn:
-        for kind, text in findings:
-            warnings.warn(AudioWarning(f"{name}: {text}.", kind), stacklevel=4)
-    return tuple(dict.fromkeys(kind for kind, _ in findings))
+    """Warn once of each kind of finding (or not at all), and return the kinds."""
+    kinds = tuple(dict.fromkeys(kind for kind, _ in findings))
+    for kind in kinds if warn else ():
+        text = "; ".join(text for found, text in findings if found == kind)
+        warnings.warn(AudioWarning(f"{name}: {text}.", kind), stacklevel=3)
+    return kinds
 
 
 def _peak(x: np.ndarray) -> float:

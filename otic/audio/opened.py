@@ -9,12 +9,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, Protocol, cast, runtime_checkable
 
 from otic.core.errors import AudioError
 from otic.core.text import printable
 
-Bytes = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
+
+@runtime_checkable
+class File(Protocol):
+    """What is asked of a binary file object."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+    def tell(self) -> int: ...
+
+
+Bytes = str | os.PathLike | bytes | bytearray | memoryview | File
 
 
 @dataclass(frozen=True)
@@ -22,21 +32,24 @@ class Opened:
     """An open source of bytes; `at` reads anywhere in it without moving anything."""
 
     name: str  # printable, for messages
-    file: int | BinaryIO  # a file descriptor (fast: decoders read it without Python), or a seekable binary file
+    file: int | File  # a file descriptor (fast: decoders read it without Python), or a seekable binary file
     size: int  # bytes
 
     def at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes from `offset`."""
         if isinstance(self.file, int):
             return os.pread(self.file, count, offset)
+        here = self.file.tell()
         self.file.seek(offset)
-        return self.file.read(count)
+        data = self.file.read(count)
+        self.file.seek(here)
+        return data
 
     def position(self) -> int:
         """How far the last one to read without `at` has come."""
         return os.lseek(self.file, 0, os.SEEK_CUR) if isinstance(self.file, int) else self.file.tell()
 
-    def rewound(self) -> int | BinaryIO:
+    def rewound(self) -> int | File:
         """The file, at its start."""
         if isinstance(self.file, int):
             os.lseek(self.file, 0, os.SEEK_SET)
@@ -91,16 +104,16 @@ def _regular(path: str | os.PathLike[str], name: str) -> tuple[int, int]:
     return fd, info.st_size
 
 
-def _seekable(src: Bytes, name: str) -> BinaryIO:
+def _seekable(src: Bytes, name: str) -> File:
     """`src` as a file one can seek in; what cannot seek is read to its end."""
     if isinstance(src, bytes | bytearray | memoryview):
         return io.BytesIO(src)
-    file: BinaryIO = sys.stdin.buffer if isinstance(src, str | os.PathLike) else src
+    file: Any = sys.stdin.buffer if isinstance(src, str | os.PathLike) else src
     seekable = getattr(file, "seekable", None)
     if seekable is not None and seekable():
         if not isinstance(file.read(0), bytes):
             raise AudioError(f"{name}: opened as text. Open it in binary mode, open(path, 'rb').", "not_a_file")
-        return file
+        return cast(File, file)
     data = file.read()
     if not isinstance(data, bytes):
         raise AudioError(f"{name}: opened as text. Open it in binary mode, open(path, 'rb').", "not_a_file")

@@ -17,6 +17,7 @@ FORMATS = (  # no playlists and the like: those make FFmpeg open further files a
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,asf,avi,flv,aac,amr,ac3,eac3,wv,ape,tta,mpegts,mpeg,ogg,flac,wav,w64,aiff,caf"
 )
 EARLY = 0.5  # seconds to seek ahead of the goal: codecs need a run-up (MP3 250 ms)
+NO_CLOCK = ("aac", "ac3", "eac3", "mpeg", "avi")  # times in these are guessed from the bit rate, or of whole packets
 BLOCK = 1 << 16  # samples to gather; FFmpeg's own frames are about a thousand
 
 
@@ -41,7 +42,7 @@ class PyAVDecoder(Decoder):
     def __init__(self, file: Opened, *, mp3: bool = False, seeks: bool = True):
         import av
 
-        self.name, self.seeks, self.lossy = file.name, seeks, True
+        self.name, self.size, self.seeks, self.lossy = file.name, file.size, seeks, True
         source = file.rewound()
         self.source = (
             os.fdopen(os.dup(source), "rb") if isinstance(source, int) else io.BufferedReader(_Borrowed(source))
@@ -80,7 +81,7 @@ class PyAVDecoder(Decoder):
         failure = None
         for at, piece in self._frames(start):
             if isinstance(piece, Exception):
-                failure = broken(self.name, at / self.rate, piece)
+                failure = broken(self.name, at / self.rate, piece, cut=self.source.tell() >= self.size)
                 break
             part = piece[max(0, start - at) : max(0, int(min(len(piece), end - at)))]
             held += [part] if len(part) else []
@@ -116,7 +117,8 @@ class PyAVDecoder(Decoder):
         """Go to some place before `start`, if positions can be told exactly there; else decoding begins at 0."""
         goal = start / self.rate - EARLY
         base = self.stream.time_base
-        if goal <= 0 or not self.seeks or base is None or base > 1 / self.rate:
+        guessed = not self.seeks or self.container.format.name in NO_CLOCK
+        if goal <= 0 or guessed or base is None or base > 1 / self.rate:
             return False
         self.container.seek(int(goal / base) + (self.stream.start_time or 0), stream=self.stream)
         return True

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -16,7 +15,7 @@ from otic.audio.containers import LEAST_RATE, Claims, claims, empty
 from otic.audio.decode import ArrayDecoder, Decoder, SoundfileDecoder
 from otic.audio.find import Found, find
 from otic.audio.levels import Levels, warn_of
-from otic.audio.opened import Opened, opened, source_name
+from otic.audio.opened import Bytes, Opened, opened, source_name
 from otic.audio.pyav import PyAVDecoder, is_installed
 from otic.audio.resample import cut, resample
 from otic.core.errors import AudioError, ConfigError
@@ -24,7 +23,7 @@ from otic.core.text import printable
 
 __all__ = ["Found", "Info", "Sound", "Src", "find", "info", "read"]
 
-Src = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | tuple | Any  # tuple: (array, rate)
+Src = Bytes | tuple | Any  # tuple: (array, rate)
 MAX_SECONDS = 4 * 3600.0  # longer sounds are for `stream`: an hour at 48 kHz is 0.7 GB
 CHUNK = 1 << 22  # samples of one block: most recordings come in one piece
 TOLERANCE = 0.1  # seconds a decoder's claim may be off before that is called damage (encoder delay, padding)
