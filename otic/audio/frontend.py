@@ -25,6 +25,7 @@ from otic.core.batch import Batch
 from otic.core.errors import ConfigError
 
 CPU_BLOCK = 1024  # frames worked on at once for each thread: the scratch memory then stays in the cache
+EXACT_BLOCK = 256  # the same for those in float64
 DEVICE_BLOCK = 65536
 
 
@@ -151,13 +152,13 @@ class Frontend(nn.Module):
 
     def _energy(self, frames: Frames, scratch: Scratch) -> Float[Tensor, "n f"]:
         """Mel energies, on CPUs to 5e-4 everywhere; on other devices finding coarse frames would stall the queue."""
-        energy = self.mel.spectrum.fast(frames, scratch)
-        if energy.device.type == "cpu":
-            again = too_coarse(energy, self.mel.floor, self.mel.span).nonzero().flatten()
-            if len(again):
-                t = frames.raw.shape[1]
-                energy[again] = self.mel.exact(frames.raw[again // t, again % t])
-        return scratch.plan.clear_empty(energy)
+        power = self.mel.spectrum.fast(frames, scratch)
+        if power.device.type == "cpu":
+            t = frames.raw.shape[1]
+            coarse = too_coarse(power, self.mel.floor, self.mel.span)
+            for again in coarse.split(EXACT_BLOCK) if len(coarse) else ():  # MKL refuses an FFT of no frames
+                power[again] = self.mel.exact(frames.raw[again // t, again % t], scratch.plan)
+        return power.mul_(scratch.plan.area)
 
     def _silence(self) -> float:
         return float(self.mel.log_(torch.zeros(1, dtype=torch.float64)))
