@@ -18,6 +18,8 @@ from torch import multiprocessing
 from otic.core.errors import ConfigError, OticError
 from otic.engine.interrupt import SIGNALS, Interrupted
 
+PATIENCE = 60.0  # seconds that a process has to save and end
+
 
 def processes(devices: int | None, device: str | None) -> int:
     """How many processes to start: 1 under `torchrun`, or where one device is named.
@@ -84,13 +86,17 @@ def _collect(children: list[Any], ends: list[Connection]) -> Any:
         raise
     finally:
         for child in children:
-            child.join()
+            child.join(PATIENCE)
+            if child.is_alive():  # it waits for one that has died
+                child.kill()
+                child.join()
     return results[0]
 
 
 def _child(end: Connection, env: dict[str, Any], job: Callable[..., Any], kwargs: dict[str, Any]) -> None:
     os.environ.update({name: str(value) for name, value in env.items()})
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // env["WORLD_SIZE"]))
     try:
         end.send(job(**kwargs))
     except (OticError, KeyboardInterrupt) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import warnings
 import zipfile
 import zlib
@@ -20,6 +21,11 @@ from otic.core.errors import OticWarning, WeightsError
 from otic.core.files import atomic
 
 CURRENT, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
+
+DAMAGE = (  # what reading a damaged archive may raise
+    zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, struct.error,
+    EOFError, RuntimeError, ValueError, LookupError,
+)  # fmt: skip
 
 
 def save(run: Path, content: dict[str, Any]) -> None:
@@ -71,15 +77,10 @@ def read(path: Path) -> dict[str, Any]:
             odd = archive.testzip()
         if odd is None:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        NotImplementedError,
-    ) as error:
-        raise WeightsError(f"{path}: damaged or cut short ({str(error).splitlines()[0]}).") from error
+    except DAMAGE as error:
+        raise WeightsError(
+            f"{path}: damaged or cut short ({(str(error) or type(error).__name__).splitlines()[0]})."
+        ) from error
     if odd is not None:
         raise WeightsError(f"{path}: damaged ({odd} does not match its checksum).")
     if not isinstance(content, dict) or "step" not in content:

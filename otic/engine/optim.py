@@ -14,13 +14,18 @@ from otic.engine.config import TrainConfig
 def parameter_groups(module: nn.Module, cfg: TrainConfig) -> list[dict[str, Any]]:
     """Trained parameters with their weight decay (`cfg.decay` says whether 1-D ones have any)."""
     trained = [p for p in module.parameters() if p.requires_grad]
-    flat = [p for p in trained if p.squeeze().ndim < 2 and cfg.decay == "intended"]
+    flat = [p for p in trained if _is_vector(p) and cfg.decay == "intended"]
     spared = {id(p) for p in flat}
     groups = [
         {"params": [p for p in trained if id(p) not in spared], "weight_decay": cfg.weight_decay},
         {"params": flat, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _is_vector(p: nn.Parameter) -> bool:
+    """A bias, a norm's scale, or a token `[1, 1, d]`; a matrix with one row is still a matrix."""
+    return p.ndim != 2 and p.squeeze().ndim < 2
 
 
 def make_optimizer(module: nn.Module, cfg: TrainConfig) -> Optimizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from otic.engine.loop import Event
 
@@ -21,10 +21,10 @@ class Progress:
         steps: The run's last step.
         step: Where the run goes on.
         quiet: Say nothing.
-        stream: stderr by default, so that results alone are on stdout.
+        stream: A text file; stderr by default, so that results alone are on stdout.
     """
 
-    def __init__(self, name: str, steps: int, step: int = 0, *, quiet: bool = False, stream: TextIO | None = None):
+    def __init__(self, name: str, steps: int, step: int = 0, *, quiet: bool = False, stream: Any = None):
         self._name, self._steps, self._first, self._quiet = name, steps, step, quiet
         self._stream = stream or sys.stderr
         self._loss = self._seconds = 0.0
@@ -65,7 +65,7 @@ class Progress:
         return f"loss {self._loss:.4g}, {speed:.1f} clips/s, {clock} left, lr {event.lr:.2g}"
 
 
-def _bar(name: str, steps: int, step: int, stream: TextIO) -> tuple[Any, Any]:
+def _bar(name: str, steps: int, step: int, stream: Any) -> tuple[Any, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
