@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from otic.audio.melbank import MelShape, mel_bank
-from otic.audio.spectral import Frames, MelSpectrum, hann
+from otic.audio.spectral import Frames, MelSpectrum, Plan, hann
 
 
 class LogMel(nn.Module):
@@ -62,9 +62,9 @@ class LogMel(nn.Module):
         frames = reflected.unfold(1, self.fft, self.hop)
         return Frames(frames, None, frames)
 
-    def exact(self, raw: Float[Tensor, "n w"]) -> Float[Tensor, "n f"]:
-        """Energies of frames, all in float64."""
-        return self.spectrum.exact(raw.double())
+    def exact(self, raw: Float[Tensor, "n w"], plan: Plan) -> Float[Tensor, "n f"]:
+        """Mean power under each filter, of these frames, all in float64."""
+        return self.spectrum.exact(raw.double(), plan)
 
     def frames(self, samples: int) -> int:
         """Frames of a clip."""
