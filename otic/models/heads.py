@@ -88,6 +88,14 @@ class PixelHead(nn.Module):
     def forward(self, tokens: Float[Tensor, "r n d"]) -> Float[Tensor, "r n p"]:
         return self.linear(tokens)
 
+    def paint(
+        self, tokens: Float[Tensor, "b n d"], spec: Float[Tensor, "b 1 t f"], grid: tuple[int, int]
+    ) -> Float[Tensor, "b t2 f"]:
+        """The predicted spectrogram, each patch brought to the true patch's mean and std, for pictures."""
+        std, mean = torch.std_mean(patches(spec.float(), self.patch), -1, keepdim=True)
+        tiles = (self(tokens).float() * std + mean).unflatten(2, self.patch).unflatten(1, grid)  # [b, t', f', 16, 16]
+        return tiles.transpose(2, 3).flatten(3).flatten(1, 2)
+
     def loss(
         self, tokens: Float[Tensor, "r n d"], spec: Float[Tensor, "b 1 t f"], visible: Bool[Tensor, "r n"]
     ) -> Float[Tensor, ""]:

@@ -145,6 +145,25 @@ class EAT(Objective):
             total = total + cfg.reconstruction * error
         return Loss(total, {name: part.detach() for name, part in parts.items()})
 
+    @torch.no_grad()
+    def preview(self, batch: Batch, gen: Generator) -> dict[str, Tensor]:
+        """For pictures: `spec` [b, t, f], `visible` [b, t', f'], and `guess`: predicted pixels [b, t, f] where there
+        is a reconstruction head, else each patch's predicted target along the targets' main component [b, t', f']."""
+        spec = batch.spec
+        assert spec is not None, "the front-end has not filled the batch"
+        cfg, grid = self.cfg, self.student.grid(spec.shape[2])
+        visible = masking.inverse_block(
+            len(spec), grid, keep=cfg.keep, adjust=cfg.adjust, block=cfg.block, at_least=cfg.at_least, gen=gen
+        )
+        noise = cfg.noise * torch.randn((*visible.shape, self.student.width), generator=gen, device=gen.device)
+        views = self.views(spec, visible, noise, gen)
+        if self.pixels is not None:
+            guess = self.pixels.paint(views.guess, spec, grid)
+        else:
+            main = torch.pca_lowrank(views.targets.flatten(0, 1), q=1)[2][:, 0]
+            guess = (views.guess.float() @ main).unflatten(1, grid)
+        return {"spec": spec[:, 0], "visible": visible.unflatten(1, grid), "guess": guess}
+
     def after_step(self, step: int) -> None:
         ema_update(self.teacher, self.student, decay=self.cfg.ema(step))
 
