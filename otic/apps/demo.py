@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from otic.apps.evaluate import evaluate
-from otic.apps.pretrain import PREVIEW, Run, pretrain
+from otic.apps.pretrain import Run, pretrain
+from otic.apps.pretrain_job import PREVIEW
 from otic.audio.frontend import Frontend
 from otic.core.config import to_dict
 from otic.core.machine import machine
@@ -66,7 +67,7 @@ def demo(
     source = open_source(str(data or CORPUS))
     where = ("split=train",) if any(row.split == "train" for row in source.rows) else ()
     run = pretrain(
-        RECIPE, str(data or CORPUS), out=out, where=where, minutes=minutes, seed=seed, set=settings, quiet=quiet
+        RECIPE, str(data or CORPUS), out=out, where=where, minutes=minutes, seed=seed, settings=settings, quiet=quiet
     )
     results = _scores(run, source, seed, quiet)
     results.write(out / "results.json")
