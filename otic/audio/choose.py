@@ -40,12 +40,24 @@ def open_decoder(file: Opened) -> tuple[Decoder, str]:
         refused = refusal(file, kind, "no known signature")
     else:
         try:
-            return SoundfileDecoder(file, quiet=kind == "mp3" and not mpeg.walk(file, most=100).clean), kind
+            decoder = SoundfileDecoder(file, quiet=kind == "mp3" and not mpeg.walk(file, most=100).clean)
+            return (_longer(decoder, file) if kind == "mp3" else decoder), kind
         except (sf.SoundFileError, TypeError) as error:  # TypeError: by its name it would hold bare samples
             refused = refusal(file, kind, reason_of(error))
     if refused.kind == "unsupported_format" or kind == "mp3":
         return _by_pyav(file, kind, refused), kind
     raise refused
+
+
+def _longer(decoder: SoundfileDecoder, file: Opened) -> Decoder:
+    """PyAV's decoder for an MP3 without a length, of which libsndfile would decode only what it guesses."""
+    if mpeg.find(file).declared is not None or not is_installed():
+        return decoder
+    frames = mpeg.walk(file)
+    if frames.samples - (decoder.frames or 0) < 0.1 * frames.rate + 2 * 1152:
+        return decoder
+    decoder.close()
+    return PyAVDecoder(file, mp3=True)
 
 
 def _by_pyav(file: Opened, kind: str, refused: AudioError | None) -> Decoder:

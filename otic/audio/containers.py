@@ -96,7 +96,8 @@ def _frames(frames: mpeg.Frames) -> Claims:
     if frames.declared and frames.samples < frames.declared - 1152:
         part = f"{frames.samples / frames.rate:.2f} s of {frames.declared / frames.rate:.2f} s"
         flaws.append(Flaw("truncated", f"only {part} of frames are there"))
-    return Claims(tuple(flaws), None, trusted=False, noisy=not frames.clean)
+    seconds = max(0, frames.samples - 2 * 1152) / frames.rate if frames.samples else None  # less the codec's delays
+    return Claims(tuple(flaws), seconds, trusted=False, noisy=not frames.clean)
 
 
 def refusal(file: Opened, kind: str, reason: str) -> AudioError:

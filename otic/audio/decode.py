@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
+from otic.audio import ogg
 from otic.audio.hush import hushed
 from otic.audio.opened import Opened
 from otic.core.errors import AudioError
@@ -111,27 +112,39 @@ class SoundfileDecoder(Decoder):
         total = self.file.frames
         at, end = start, total if frames is None else min(total, start + frames)
         size, least = max(1, chunk // self.channels), max(1, SMALL // self.channels)
-        fresh = not start
+        there = not start  # whether the decoder stands at `at`
         while at < end:
             try:
-                block = self._block(None if fresh else at, min(size, end - at))
+                if not there:
+                    self._go(at, least)
+                with hushed(self.quiet):
+                    block = self.file.read(min(size, end - at), dtype="float32", always_2d=True)
             except sf.SoundFileError as error:
                 if size <= least:
                     raise self._broken(at, error) from None
                 self.close()  # the block is lost; once more in small ones, up to the damage
                 self._open()
-                size, fresh = least, False
+                size, there = least, False
                 continue
             if not len(block):
                 return
             yield block
-            at, fresh = at + len(block), True
+            at, there = at + len(block), True
 
-    def _block(self, seek: int | None, size: int) -> np.ndarray:
+    def _go(self, at: int, chunk: int) -> None:
+        """Stand at a frame, coming from one from which the decoder gets there exactly."""
+        begin = at
+        if self.file.subtype.startswith("MPEG"):
+            begin = max(0, at - self.rate // 2)  # what comes just after a jump lacks its bit reservoir
+        elif self.file.subtype == "VORBIS":
+            begin = min(at, ogg.safe_seek(self.opened))
         with hushed(self.quiet):
-            if seek:
-                self.file.seek(seek)
-            return self.file.read(size, dtype="float32", always_2d=True)
+            self.file.seek(begin)
+            while begin < at:
+                passed = len(self.file.read(min(at - begin, 16 * chunk), dtype="float32", always_2d=True))
+                if not passed:
+                    return
+                begin += passed
 
     def _broken(self, at: int, error: Exception) -> AudioError:
         return broken(self.name, at / self.rate, error, cut=self.opened.position() >= self.opened.size)

@@ -59,7 +59,7 @@ def find(file: Opened) -> Frames:
         if _chain(data, place, whole=at + len(data) >= file.size):
             frame = _frame(data, place)
             assert frame is not None
-            return Frames(at + place, frame[1])
+            return Frames(at + place, frame[1], declared=_declared(data[place : place + LONGEST]))
         place = data.find(b"\xff", place + 1)
     return Frames(-1)
 

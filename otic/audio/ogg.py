@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from otic.audio.opened import Opened
 
 CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC", b"Speex   ": "Speex"}
+TAIL = 140_000  # bytes that hold at least two pages
+LONG_BLOCK = 8192  # frames of the largest Vorbis block
 JOINED_LATE = 10  # seconds: a first position beyond this is a cut-in on a broadcast, and tells nothing of the length
 
 
@@ -54,6 +56,22 @@ def walk(file: Opened) -> Pages:
         if at <= file.size:
             _take(pages, head, file.at(body, 32) if head[5] & 2 else b"")
     return pages
+
+
+def safe_seek(file: Opened) -> int:
+    """The last frame to which libsndfile seeks correctly in a Vorbis file; 0 when it cannot be told.
+
+    Within the last page it lands wrong: that page's position is where the sound is cut off, but libsndfile counts
+    the samples of whole packets back from it.
+    """
+    tail, serial = file.at(max(0, file.size - TAIL), TAIL), file.at(14, 4)
+    positions, at = set(), tail.find(b"OggS")
+    while at >= 0:
+        if tail[at + 14 : at + 18] == serial:
+            positions.add(int.from_bytes(tail[at + 6 : at + 14], "little", signed=True))
+        at = tail.find(b"OggS", at + 1)
+    known = sorted(position for position in positions if position > 0)
+    return max(0, known[-2] - LONG_BLOCK) if len(known) > 1 else 0
 
 
 def _take(pages: Pages, head: bytes, packet: bytes) -> None:
