@@ -62,8 +62,9 @@ def _replace(cfg: C, path: list[str], value: Any, full: str) -> C:
         raise ConfigError(f"--set {full}: {'.'.join(full.split('.')[: -len(path)])} has no fields of its own.")
     fields = {f.name for f in dataclasses.fields(cfg)}
     if path[0] not in fields:
-        near = {name for name in all_fields(cfg) if name.rsplit(".", 1)[-1] == full.rsplit(".", 1)[-1]}
-        raise ConfigError(unknown("field", full, near or all_fields(cfg)))
+        known = all_fields(cfg, ".".join([*full.split(".")[: -len(path)], ""]).lstrip("."))
+        near = {name for name in known if name.rsplit(".", 1)[-1] == full.rsplit(".", 1)[-1]}
+        raise ConfigError(unknown("field", full, near or known))
     if len(path) == 1:
         hint = typing.get_type_hints(type(cfg))[path[0]]
         return dataclasses.replace(cfg, **{path[0]: _fit(hint, value, full)})  # type: ignore[type-var]

@@ -53,6 +53,14 @@ class World:
         dist.all_reduce(tensor)
         return tensor.item() / self.size
 
+    def gather(self, values: list[str]) -> list[str]:
+        """The values of all processes, one after the other."""
+        if self.size == 1:
+            return values
+        every: list[list[str]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(every, values)
+        return [value for values in every for value in values]
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()

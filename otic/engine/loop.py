@@ -115,7 +115,7 @@ def train(
         norm = clip_grad_norm_(params, cfg.clip or math.inf).item()
         total = world.mean(sum(loss.total.item() for loss in losses) / len(pieces))
         if not (math.isfinite(total) and math.isfinite(norm)):
-            raise DataError(not_finite(step, total, norm, batch))
+            raise DataError(not_finite(step, total, norm, batch, world))
         step_optimizer(optimizer, lr := schedule(step))
         objective.after_step(step + 1)  # type: ignore[operator]
         now = time.perf_counter()
@@ -172,10 +172,10 @@ def mean_parts(losses: Sequence[Loss]) -> dict[str, float]:
     return {name: sum(float(loss.parts[name]) for loss in losses) / len(losses) for name in losses[0].parts}
 
 
-def not_finite(step: int, loss: float, norm: float, batch: Batch) -> str:
+def not_finite(step: int, loss: float, norm: float, batch: Batch, world: World = ALONE) -> str:
     """What to say of a step that went wrong: the clips that are not finite themselves, else all of the batch."""
-    odd = [name for name, wave in zip(batch.ids, batch.wave, strict=False) if not wave.isfinite().all()]
-    clips = ", ".join(map(str, odd or batch.ids)) or "unnamed"
+    odd = world.gather([name for name, wave in zip(batch.ids, batch.wave, strict=False) if not wave.isfinite().all()])
+    clips = ", ".join(odd or world.gather([str(name) for name in batch.ids])) or "unnamed"
     what = "these of its clips are not finite" if odd else "its clips were"
     return (
         f"step {step + 1}: loss {loss:g}, gradient norm {norm:g}; {what}: {clips}. The last good checkpoint is kept. "

@@ -1,0 +1,101 @@
+"""Every recipe can be built; the published ones have the published numbers."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from otic.audio.frontend import Frontend
+from otic.core.batch import Batch
+from otic.core.config import from_dict, override, to_dict
+from otic.core.errors import ConfigError
+from otic.core.ramps import Ramp
+from otic.core.seeds import generator
+from otic.engine.config import TrainConfig
+from otic.engine.loop import train
+from otic.engine.optim import make_optimizer
+from otic.recipes import RECIPES, lengthen
+from otic.recipes.base import stretch
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds(name):
+    recipe = RECIPES[name]()
+    assert recipe.name == name
+    assert "otic" in (RECIPES[name].__doc__ or ""), "a recipe says how it is run"
+    with torch.device("meta"):
+        encoder, objective = recipe.build()
+    assert any(p.requires_grad for p in objective.parameters())
+    assert encoder is objective.encoder or recipe.objective.export == "teacher"
+    assert recipe.frames % encoder.patch[0] == 0
+    samples = round(recipe.crop_seconds * recipe.frontend.sample_rate)
+    assert 0 <= recipe.frames - Frontend(recipe.frontend).frames(samples) < 32, "a crop fills its spectrogram"
+    assert all(-encoder.depth <= layer < encoder.depth for layer in recipe.inference.layers)
+    assert recipe.train.warmup < recipe.train.steps
+    assert from_dict(type(recipe.objective), to_dict(recipe.objective)) == recipe.objective
+
+
+@pytest.mark.parametrize(
+    "name, encoder_size, trained", [("eat_base", 85_254_144, 87_840_000), ("eat_large", 302_575_616, 308_543_488)]
+)
+def test_published_sizes(name, encoder_size, trained):
+    with torch.device("meta"):
+        encoder, objective = RECIPES[name]().build()
+    assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) == encoder_size
+    assert sum(p.numel() for p in objective.parameters() if p.requires_grad) == trained
+
+
+def test_the_base_recipe_is_the_paper():
+    recipe = RECIPES["eat_base"]()
+    schedule = recipe.train.schedule
+    assert (recipe.batch_size, recipe.objective.clones, recipe.train.steps) == (48, 16, 400_000)
+    assert schedule(0) == 0.0 and schedule(53_333) == 5e-4 and schedule(400_000) == pytest.approx(0.0, abs=1e-12)
+    assert schedule(100_000) == pytest.approx(0.5 * 5e-4 * (1 + torch.tensor(torch.pi * 46_667 / 346_667).cos().item()))
+    assert recipe.objective.ema(50_000) == pytest.approx(0.999895)
+
+
+@pytest.mark.parametrize("name", ["eat_tiny", "eat_demo"])
+def test_the_tiny_recipes_learn(name):
+    """Its own objective, optimiser and front-end, on few clips: the loss falls."""
+    recipe = RECIPES[name]()
+    recipe = replace(recipe, train=replace(recipe.train, steps=8, warmup=1))
+    _, objective = recipe.build()
+    frontend = Frontend(recipe.frontend)
+    samples = round(recipe.crop_seconds * recipe.frontend.sample_rate)
+    gen = generator("noise")
+    wave = torch.randn(2, samples, generator=gen) * torch.rand(2, 1, generator=gen)
+    batch = Batch(wave, torch.full((2,), samples), ids=("a", "b"))
+    losses: list[float] = []
+    optimizer = make_optimizer(objective, recipe.train)
+    hooks = (lambda e: losses.append(e.loss),)
+    train(objective, lambda b: frontend.fill(b, recipe.frames), [batch] * 8, optimizer, recipe.train, hooks=hooks)
+    assert len(losses) == 8 and losses[-1] < 0.95 * losses[0]
+
+
+def test_first_weights_follow_from_the_seed():
+    recipe = RECIPES["eat_tiny"]()
+    first, again, other = (replace(recipe, seed=s).build()[1].state_dict() for s in (0, 0, 1))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_another_length_stretches_the_ramps():
+    recipe = RECIPES["eat_base"]()
+    short = lengthen(recipe, 4000)
+    assert (short.train.steps, short.train.warmup) == (4000, 533)
+    assert short.objective.ema == Ramp(0.9998, 0.99999, steps=1000)
+    assert replace(short, train=recipe.train, objective=recipe.objective) == recipe
+    assert lengthen(recipe, 400_000) == recipe
+    assert stretch(TrainConfig(), 0.1) == TrainConfig()  # nothing but ramps
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(ConfigError, match="Did you mean 'eat_tiny'"):
+        RECIPES["eat_tinny"]
+
+
+def test_any_field_can_be_set():
+    recipe = override(RECIPES["eat_tiny"](), ["objective.ema.start=0.5", "train.lr=1e-4", "inference.layers=[2,-1]"])
+    assert (recipe.objective.ema.start, recipe.train.lr, recipe.inference.layers) == (0.5, 1e-4, (2, -1))
+    with pytest.raises(ConfigError, match=r"Did you mean 'objective\.clones'"):
+        override(recipe, ["objective.clone=3"])
