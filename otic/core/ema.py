@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+M = TypeVar("M", bound=nn.Module)
 
-def ema_copy(module: nn.Module) -> nn.Module:
+
+def ema_copy(module: M) -> M:
     """A frozen copy in eval mode, to be moved by `ema_update`."""
     return copy.deepcopy(module).requires_grad_(False).eval()
 
