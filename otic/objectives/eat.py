@@ -24,6 +24,7 @@ from otic import masking
 from otic.core.batch import Batch, Loss
 from otic.core.ema import ema_copy, ema_update
 from otic.core.ramps import Ramp
+from otic.models.block import Block
 from otic.models.decoders import CNNDecoder, DecoderConfig
 from otic.models.heads import PixelHead
 from otic.models.vit import Encoded, ViT
@@ -82,6 +83,9 @@ class EAT(Objective):
         super().__init__()
         assert encoder.cfg.cls, "EAT's utterance term needs an encoder with a CLS token"
         self.cfg, self.student, self.teacher = cfg, encoder, ema_copy(encoder)
+        for block in self.teacher.modules():
+            if isinstance(block, Block):
+                block.drop_path = 0.0  # the teacher keeps all its paths, also after train()
         shape = cfg.decoder
         self.decoder = CNNDecoder(encoder.width, shape.dim, shape.layers, shape.kernel, shape.groups, gen)
         self.pixels = PixelHead(encoder.width, encoder.patch, gen) if cfg.reconstruction else None

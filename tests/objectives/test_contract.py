@@ -1,0 +1,116 @@
+"""What every objective in the registry must do."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from otic.core.batch import Batch, Loss
+from otic.core.ramps import Ramp
+from otic.core.seeds import generator
+from otic.models import DecoderConfig, ViT, ViTConfig
+from otic.models.heads import HeadConfig
+from otic.objectives import OBJECTIVES, Objective
+
+ENCODER = ViTConfig(width=32, depth=2, heads=4)
+TINY = {  # what makes the published settings small enough for a test
+    "eat": {
+        "clones": 4,
+        "block": 3,
+        "decoder": DecoderConfig(layers=2, groups=4),
+        "ema": Ramp(0.9, 0.99, steps=20),
+        "utterance_weight": 1.0,
+        "reconstruction": 0.5,  # so that its head is there too
+    },
+    "supervised": {"head": HeadConfig(classes=4)},
+}
+
+
+def build(name):
+    config, kind = OBJECTIVES[name]
+    return kind(ViT(ENCODER, generator("encoder")), replace(config(), **TINY.get(name, {})))
+
+
+def batch():
+    """Eight clips of four kinds: bands of noise, rising or falling."""
+    gen = generator("clips")
+    spec = 0.3 * torch.randn(8, 1, 128, 128, generator=gen)
+    for clip in range(8):
+        kind = clip % 4
+        band = slice(64 * (kind // 2), 64 * (kind // 2) + 64)
+        slope = torch.linspace(-1.5, 1.5, 128)[:, None]
+        spec[clip, 0, :, band] += slope if kind % 2 else -slope
+    labels = torch.arange(8) % 4
+    return Batch(torch.zeros(8, 1), torch.ones(8, dtype=torch.long), spec=spec, labels=labels)
+
+
+@pytest.fixture(params=sorted(OBJECTIVES))
+def objective(request):
+    return build(request.param)
+
+
+def params(objective):
+    return {name: p for name, p in objective.named_parameters() if p.requires_grad}
+
+
+def test_returns_a_finite_scalar_and_detached_parts(objective):
+    loss = objective(batch(), generator(0))
+    assert isinstance(objective, Objective) and isinstance(loss, Loss)
+    assert loss.total.shape == () and loss.total.requires_grad and loss.total.isfinite()
+    assert loss.parts
+    assert all(not part.requires_grad and part.isfinite() for part in loss.parts.values())
+
+
+def test_same_generator_same_loss(objective):
+    first, again = (objective(batch(), generator(5)).total for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_no_global_randomness(objective):
+    state = torch.get_rng_state()
+    objective(batch(), generator(0)).total.backward()
+    objective.after_step(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_gradients_reach_every_trainable_tensor(objective):
+    objective(batch(), generator(0)).total.backward()
+    for name, p in params(objective).items():
+        assert p.grad is not None and p.grad.isfinite().all(), name
+        assert p.grad.abs().max() > 0, f"{name}: its gradient is zero"
+
+
+def test_loss_falls(objective):
+    optimizer = torch.optim.AdamW(params(objective).values(), lr=2e-3)
+    curve = []
+    for step in range(30):
+        loss = objective(batch(), generator("falls", step))
+        loss.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        objective.after_step(step + 1)
+        curve.append(loss.total.item())
+    assert sum(curve[-3:]) < 0.9 * sum(curve[:3]), f"{curve[:3]} -> {curve[-3:]}"
+
+
+def test_bfloat16_autocast_is_near(objective):
+    exact = objective(batch(), generator(0)).total
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = objective(batch(), generator(0)).total
+    assert mixed.dtype == torch.float32
+    assert mixed.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_state_comes_back(objective):
+    loss = objective(batch(), generator(0)).total
+    with torch.no_grad():
+        for p in objective.parameters():
+            p.add_(0.01)
+    kept = build(next(n for n, (_, kind) in OBJECTIVES.items() if type(objective) is kind))
+    objective.load_state_dict(kept.state_dict())
+    assert torch.equal(objective(batch(), generator(0)).total, loss)
+
+
+def test_encoder_is_exported(objective):
+    assert isinstance(objective.encoder, ViT)
+    assert objective.encoder(batch().spec).patches.shape == (8, 64, 32)
