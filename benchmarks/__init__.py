@@ -1,4 +1,14 @@
 """Speed and distance to a reference, one module for each subject: `python -m benchmarks [name ...]`.
 
-A module has `TITLE`, `HEAD` (column names) and `rows()`, which yields one tuple of cells for each measurement.
+A module has a docstring, whose first line becomes the section's title, and `rows()`: the lines of a Markdown table.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Markdown lines: the header, its rule, the rows."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(map(str, cells)) + " |" for cells in lines]

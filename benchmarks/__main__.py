@@ -31,12 +31,10 @@ def main() -> None:
 
 
 def section(name: str) -> str:
-    """One module's table in Markdown."""
+    """One module's table in Markdown, under the first line of its docstring."""
     module = importlib.import_module(f"benchmarks.{name}")
-    lines = [f"## {name}: {module.TITLE}", "", f"Commit {commit()}, {machine()}.", ""]
-    lines += [row(module.HEAD), row(["---"] * len(module.HEAD))]
-    for cells in module.rows():
-        lines.append(row(cells))
+    title = (module.__doc__ or name).strip().splitlines()[0].rstrip(".")
+    lines = [f"## {name}: {title}", "", f"Commit {commit()}, {machine()}.", "", *module.rows()]
     return "\n".join(lines) + "\n"
 
 
@@ -46,10 +44,6 @@ def sections(path: Path) -> dict[str, str]:
         return {}
     parts = re.split(r"^(?=## )", path.read_text(encoding="utf-8"), flags=re.M)[1:]
     return {part[3:].split(":", 1)[0]: part.rstrip("\n") + "\n" for part in parts}
-
-
-def row(cells: object) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"  # type: ignore[attr-defined]
 
 
 def commit() -> str:

@@ -37,7 +37,7 @@ class Fbank(nn.Module):
     """
 
     floor = 1.1920928955078125e-07  # float32 epsilon, Kaldi's smallest energy
-    span = math.exp(16.5)  # frames with stronger contrast are computed in float64: errors stay below 6e-4
+    limits = ((math.exp(-12), math.exp(15.5)), (floor, math.exp(18)))  # float64 beyond: errors < 6e-4, deep down < 2e-3
 
     def __init__(self, *, rate: int, mels: int, low: float, high: float, window: int, hop: int, fft: int):
         super().__init__()

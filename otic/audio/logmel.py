@@ -33,7 +33,7 @@ class LogMel(nn.Module):
     """
 
     floor = 1e-10  # smallest energy: -100 dB
-    span = math.exp(13.5)  # frames with stronger contrast (59 dB) are computed in float64, for errors below 5e-4 dB
+    limits = ((floor, math.exp(13)),)  # float64 for frames of more contrast (56 dB): errors stay below 5e-4 dB
 
     def __init__(
         self, *, rate: int, mels: int, low: float, high: float, fft: int, hop: int, shape: MelShape = "slaney"

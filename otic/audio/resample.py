@@ -8,6 +8,10 @@ import numpy as np
 import soxr
 from jaxtyping import Float32
 
+from otic.audio.sinc import sinc_resample
+
+__all__ = ["Resampler", "cut", "resample", "sinc_resample"]
+
 SOXR_CONTEXT = 256  # samples of the slower rate which soxr's HQ filter can see to either side (measured: under 200)
 
 

@@ -145,15 +145,21 @@ class Scratch:
         return self.padded[:n], self.power[:n], self.mel[:n]
 
 
-def too_coarse(power: Float[Tensor, "n f"], floor: float, span: float) -> Int[Tensor, " k"]:
-    """Frames whose bands differ by more than a factor of `span`: float32 rounding of the strong shows in the weak.
+def too_coarse(power: Float[Tensor, "n f"], limits: tuple[tuple[float, float], ...]) -> Int[Tensor, " k"]:
+    """Frames that need float64, because float32 rounding of their strong bands shows in the weak.
 
     Measured on tones in noise and on recordings: the relative error of a band with mean power p, in a frame whose
-    strongest has q, stays below 1.5e-7 * sqrt(q / p), so 6e-4 at q / p = exp(16.5). What is below the floor does
-    not matter.
+    strongest has q, stays below 3e-7 * sqrt(q / p), so 1e-3 at q / p = exp(16).
+
+    Args:
+        power: Mean power under each filter.
+        limits: (level, span) pairs: no band above `level` may lie more than a factor of `span` below the strongest.
     """
     low, high = power.aminmax(dim=1)
-    return (high > low.clamp_(min=floor).mul_(span)).nonzero().flatten()
+    wanted = torch.zeros_like(high, dtype=torch.bool)
+    for level, span in limits:
+        wanted |= high > low.clamp(min=level) * span
+    return wanted.nonzero().flatten()
 
 
 def dft_basis(window: Float[Tensor, " w"], fft: int) -> Float[Tensor, "w bins2"]:

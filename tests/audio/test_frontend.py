@@ -62,8 +62,8 @@ def test_kaldi_formula(plain, changes):
     wave = sound(0.6, seed=3)
     theirs = kaldi_formula(wave, cfg)
     difference = (Frontend(cfg, plain=plain)(wave[None])[0, 0] - theirs).abs()
-    assert difference.max() < (3e-3 if plain else 1e-3)
-    assert difference[theirs > -12].max() < (1e-3 if plain else 5e-4)
+    assert difference.max() < (3e-3 if plain else 2e-3)
+    assert difference[theirs > -12].max() < (1e-3 if plain else 6e-4)
 
 
 def test_htsat_formula():
