@@ -66,7 +66,7 @@ def legend(styles: Mapping[str, Style]) -> str:
 
 
 def tracks(
-    groups: Mapping[str, Sequence[Dot]], styles: Mapping[str, Style], low: float, high: float, scale: float = 100
+    groups: Mapping[str, Sequence[Dot]], styles: Mapping[str, Style], low: float, high: float, scale: float = 100.0
 ) -> str:
     """One line for each dot: name, dot and whisker on a common axis from `low` to `high`, number."""
 
@@ -104,7 +104,7 @@ def dots(groups: Mapping[str, Sequence[Dot]], styles: Mapping[str, Style]) -> st
             f'<div class="name">{text(title)}</div><div class="track">{marks}</div>'
             f'<div class="value">{100 * row[0].value:.0f}</div>'
         )
-    return f'<div class="tracks">{"".join(parts)}{_axis(0.0, 1.0, 100)}</div>'
+    return f'<div class="tracks">{"".join(parts)}{_axis(0.0, 1.0, 100.0)}</div>'
 
 
 def lines(
@@ -144,7 +144,7 @@ def lines(
 
 
 def scatter(
-    points: Float[np.ndarray, "n 2"], groups: Sequence[str], names: Sequence[str], *, height: float = 0.72
+    points: Float[np.ndarray, "n 2"], groups: Sequence[str], names: Sequence[str], *, height: float = 0.56
 ) -> str:
     """Points with a legend that singles out one group; hovering names a point."""
     low, span = points.min(0), np.maximum(np.ptp(points, axis=0), 1e-12)
@@ -212,8 +212,9 @@ def _axis(low: float, high: float, scale: float) -> str:
 
 
 def floor(values: Iterable[float]) -> float:
-    """Where an axis up to 1 begins: at a quarter or at zero, so that the lowest value has room."""
-    return max(k for k in (0.0, 0.2, 0.4, 0.6, 0.8) if k <= max(0.0, min(values, default=0.0)) - 0.02 or k == 0)
+    """Where an axis up to 1 begins: at a fifth or at zero, so that the lowest value has room."""
+    least = min(values, default=0.0) - 0.02
+    return max(k for k in (0.0, 0.2, 0.4, 0.6, 0.8) if k <= max(least, 0.0))
 
 
 def _path(x: np.ndarray, y: np.ndarray, left: float, right: float, low: float, high: float, points: int = 800) -> str:

@@ -12,7 +12,8 @@ Axes: n training clips, m test clips, d features, c classes, i inner folds, g se
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,6 +159,8 @@ class KNN(Probe):
         return (votes / total)[:, last].transpose(0, 1)
 
 
+SMALL = 4_000_000  # clips * classes * axes below which one thread is faster
+
 PROBES: Registry[Callable[[], Probe]] = Registry("protocol")
 PROBES.update({"linear": Linear, "knn": KNN})
 
@@ -177,6 +180,12 @@ def run(probe: Probe, features: Mapping[str, Float[np.ndarray, "n _"]], task: Ta
     Args:
         features: Ways of reading the model out, by name; with more than one, the training clips choose.
     """
+    size = task.truth.size * max(min(x.shape) for x in features.values())
+    with one_thread(size < SMALL):
+        return _run(probe, features, task)
+
+
+def _run(probe: Probe, features: Mapping[str, Float[np.ndarray, "n _"]], task: Task) -> Outcome:
     truth = torch.as_tensor(task.truth, dtype=torch.float32)
     tensors = {name: torch.as_tensor(x, dtype=torch.float32) for name, x in features.items()}
     scores, settings, chosen = [], [], []
@@ -188,6 +197,18 @@ def run(probe: Probe, features: Mapping[str, Float[np.ndarray, "n _"]], task: Ta
         settings.append(setting)
         chosen.append(name)
     return Outcome(scores=tuple(scores), settings=tuple(settings), features=tuple(chosen))
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """Leave small matrices to one core: threads that wait for each other cost more than they bring, twentyfold where
+    other programs keep the cores busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose(

@@ -92,40 +92,44 @@ def sentence(results: Results) -> str:
 def _table(results: Results, models: Sequence[str]) -> str:
     cells = {(r.data, r.protocol, r.metric, r.model): r for r in results.rows}
     baselines = [m for m in models if m.startswith(BASELINES)]
-    rows = []
+    rows, above = [], ("", "", "")
     for line in dict.fromkeys((r.data, r.protocol, r.metric) for r in results.rows):
-        there = [cells[*line, m] for m in models if (*line, m) in cells]
-        best = max(row.value for row in there)
-        html = []
-        for m in models:
-            row = cells.get((*line, m))
-            if row is None:
-                html.append("<td></td>")
-                continue
-            scale = 1 if row.metric == "d_prime" else 100
-            wins = m not in baselines and baselines and all(results.beats(m, b, *line) for b in baselines)
-            arrow = '<span class="up" title="beats both baselines">▲ </span>' if wins else ""
-            interval = f"{scale * row.ci95[0]:.1f}–{scale * row.ci95[1]:.1f}"
-            number = f"{arrow}{scale * row.value:.1f} <small>{interval}</small>"
-            html.append(f'<td class="num{" best" * (row.value == best)}">{number}</td>')
-        rows.append(f"<tr>{''.join(f'<td>{text(c)}</td>' for c in line)}{''.join(html)}</tr>")
+        best = max(cells[*line, m].value for m in models if (*line, m) in cells)
+        html = "".join(_number(cells.get((*line, m)), best, results, baselines) for m in models)
+        same = line[0] == above[0], line[:2] == above[:2], False
+        names = "".join(f"<td>{'' if known else text(name)}</td>" for name, known in zip(line, same))
+        rows.append(f"<tr{'' if same[0] else ' class=first'}>{names}{html}</tr>")
+        above = line
     head = "".join(f"<th>{name}</th>" for name in ("data", "protocol", "metric"))
     head += "".join(f'<th class="num">{text(m)}</th>' for m in models)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
+def _number(row: Score | None, best: float, results: Results, baselines: Sequence[str]) -> str:
+    if row is None:
+        return "<td></td>"
+    scale, digits = (1, 2) if row.metric == "d_prime" else (100, 1)
+    task = row.data, row.protocol, row.metric
+    wins = bool(baselines) and all(results.beats(row.model, b, *task) for b in baselines)
+    arrow = '<span class="up" title="beats the baselines">▲</span> ' if wins else ""
+    interval = f"{scale * row.ci95[0]:.{digits}f}–{scale * row.ci95[1]:.{digits}f}"
+    best_class = " best" if row.value == best else ""
+    return f'<td class="num{best_class}">{arrow}{scale * row.value:.{digits}f} <small>{interval}</small></td>'
+
+
 def closer(view: View, others: Sequence[View] = (), *, seed: int = 0) -> Section:
     """One model on one data set: where its vectors lie, what it confuses, and each class beside the other models."""
-    parts = [_map(view, seed)]
+    parts = []
     if not view.task.multi and len(view.task.classes) <= MOST_CLASSES:
         guess, truth = _said(view)
         counts = confusion(guess.argmax(1), truth.argmax(1), truth.shape[1])
         title = "<h3>Confusions<small>true class down, guess across</small></h3>"
-        parts.append(f'<div class="block">{title}{charts.confusion(counts, view.task.classes)}</div>')
+        parts.append(f"<div>{title}{charts.confusion(counts, view.task.classes)}</div>")
     if len(view.task.classes) <= MOST_CLASSES:
         parts.append(_per_class([view, *others]))
+    body = f'{_map(view, seed)}<div class="two block">{"".join(parts)}</div>'
     lead = f"{view.model}, {view.protocol} probe, all test folds together."
-    return Section(title=f"{view.data}, looked at closely", body="".join(parts), lead=lead)
+    return Section(title=f"{view.data}, looked at closely", body=body, lead=lead)
 
 
 def _map(view: View, seed: int) -> str:
@@ -164,6 +168,6 @@ def _per_class(views: Sequence[View]) -> str:
             groups.setdefault(name, []).append(Dot(name=view.model, value=value, low=value, high=value))
     what = "average precision" if views[0].task.multi else "recall"
     return (
-        f'<div class="block"><h3>Class by class<small>{what}, percent</small></h3>{charts.legend(drawn)}'
+        f"<div><h3>Class by class<small>{what}, percent</small></h3>{charts.legend(drawn)}"
         f"{charts.dots(groups, drawn)}</div>"
     )

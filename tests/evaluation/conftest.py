@@ -32,6 +32,9 @@ class Tones(Source):
     def length(self, i: int) -> float | None:
         return None
 
+    def probe(self, i: int):
+        raise AssertionError("scoring reads the clips it needs and no more")
+
 
 class Encoder(torch.nn.Module):
     """A random projection of the spectrum; `cfg` is its width."""
