@@ -170,7 +170,8 @@ def clip_mean(wave: Float[Tensor, "b s"], lengths: Int[Tensor, " b"] | None) -> 
     """Mean of each clip's real samples (the rest must be zero), the same to the last bit however it is padded."""
     whole = wave.shape[1] // 256 * 256
     pieces = wave[:, :whole].unflatten(1, (-1, 256)).sum(-1)
-    total = pieces.double().sum(1, keepdim=True) + wave[:, whole:].double().sum(1, keepdim=True)
+    wide = torch.float32 if wave.device.type == "mps" else torch.float64  # Metal has no float64
+    total = pieces.to(wide).sum(1, keepdim=True) + wave[:, whole:].to(wide).sum(1, keepdim=True)
     return (total / (wave.shape[1] if lengths is None else lengths[:, None].clamp(min=1))).to(wave.dtype)
 
 
