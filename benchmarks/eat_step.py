@@ -1,4 +1,4 @@
-"""One training step of EAT-base on this machine's processor: speed, and how much of the machine it uses.
+"""A training step of EAT-base on the CPU: speed, and the share of the machine that it uses.
 
 A step is forward, backward, clipping, optimizer and teacher update on one 10-s clip with 16 masked clones. The
 reference is what the published code does at the same size in fp32 on a comparable machine with two cores, 0.127
@@ -13,6 +13,7 @@ import time
 import torch
 from torch import nn
 
+from benchmarks import table
 from otic.core.batch import Batch
 from otic.core.seeds import generator
 from otic.engine.adam import FairseqAdam
@@ -81,17 +82,13 @@ def seconds(dtype: torch.dtype, clips: int = 1, frames: int = 1024, steps: int =
 
 def rows() -> list[str]:
     """Markdown: a header, its rule, and a row for each precision."""
-    names = ["EAT-base step on CPU", "clips/s", "GFLOP/s", "per core", "matmul per core", "share", "x reference"]
-    table = ["| " + " | ".join(names) + " |", "| --- " * len(names) + "|"]
+    lines = []
     work = gigaflops(ViTConfig(), EATConfig(), 1024)
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         before = matmul_rate(dtype)
         wall, processor = seconds(dtype)
         peak, rate = max(before, matmul_rate(dtype)), work / processor
         numbers = [f"{1 / wall:.3f}", f"{work / wall:.0f}", f"{rate:.0f}", f"{peak:.0f}"]
-        table.append("| " + " | ".join([name, *numbers, f"{rate / peak:.0%}", f"{1 / wall / REFERENCE:.1f}"]) + " |")
-    return table
-
-
-if __name__ == "__main__":
-    print("\n".join(rows()))
+        lines.append([name, *numbers, f"{rate / peak:.0%}", f"{1 / wall / REFERENCE:.1f}"])
+    head = ["precision", "clips/s", "GFLOP/s", "per core", "matmul per core", "share", f"x reference ({REFERENCE})"]
+    return table(head, lines)
