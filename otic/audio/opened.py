@@ -8,11 +8,13 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
 from otic.core.errors import AudioError
 from otic.core.text import printable
+
+HEAD = 1 << 12
 
 
 @runtime_checkable
@@ -34,9 +36,12 @@ class Opened:
     name: str  # printable, for messages
     file: int | File  # a file descriptor (fast: decoders read it without Python), or a seekable binary file
     size: int  # bytes
+    head: bytes = b""  # the first ones: most questions are about them
 
     def at(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes from `offset`."""
+        if offset + count <= len(self.head):
+            return self.head[offset : offset + count]
         if isinstance(self.file, int):
             return os.pread(self.file, count, offset)
         here = self.file.tell()
@@ -123,4 +128,4 @@ def _seekable(src: Bytes, name: str) -> File:
 def _some(it: Opened) -> Opened:
     if not it.size:
         raise AudioError(f"{it.name}: an empty file (0 bytes).", "empty_file")
-    return it
+    return replace(it, head=it.at(0, HEAD))

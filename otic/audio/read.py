@@ -159,7 +159,8 @@ def read(
 ) -> Sound:
     """Read a sound, or a stretch of it, as one mono wave: the mean of its channels.
 
-    A stretch is sample-exact: it equals the same samples of the whole, read and resampled.
+    A stretch is sample-exact: it equals the same samples of the whole, read and resampled. A mono float32 array at its
+    own rate is not copied.
 
     Args:
         src: A path, "-" for standard input, a binary file object, bytes, or `(array, rate)` with an array `[s]` or
@@ -182,7 +183,7 @@ def read(
         old, new = sound.decoder.rate, rate or sound.decoder.rate
         _check_length(sound, start, duration, max_seconds)
         first, frames, skip, count = cut(start, duration, old, new)
-        pieces = list(sound.mono(first, frames))
+        pieces = list(_within(sound, sound.mono(first, frames), max_seconds))
         wave = pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.zeros(0, np.float32)])
         findings = finish(sound, first, frames)
         wave = resample(wave, old, new)[skip : None if count is None else skip + count]
@@ -203,8 +204,21 @@ def _check_length(sound: Decoded, start: float, duration: float | None, most: fl
     seconds = float("inf") if sound.decoder.frames is None else sound.decoder.frames / sound.decoder.rate - start
     seconds = min(seconds, float("inf") if duration is None else duration)
     if most < seconds < float("inf"):
-        text = f"{sound.name}: {seconds:.0f} s in one piece are more than the limit of {most:.0f} s."
-        raise AudioError(f"{text} Give a duration, raise max_seconds, or stream it.", "too_long")
+        raise _too_long(sound, f"{seconds:.0f} s", most)
+
+
+def _within(sound: Decoded, pieces: Iterator[np.ndarray], most: float | None) -> Iterator[np.ndarray]:
+    """The pieces, as long as they stay within the limit: headers may claim less, or nothing."""
+    for piece in pieces:
+        seconds = sound.levels.frames / sound.decoder.rate
+        if most is not None and seconds > most + 2:  # a stretch is read with a little more around it
+            raise _too_long(sound, f"{seconds:.0f} s and more", most)
+        yield piece
+
+
+def _too_long(sound: Decoded, length: str, most: float) -> AudioError:
+    text = f"{sound.name}: {length} in one piece are over the limit of {most:.0f} s."
+    return AudioError(f"{text} Give a duration, raise max_seconds, or stream it.", "too_long")
 
 
 def finish(sound: Decoded, start: int = 0, frames: int | None = None) -> list[tuple[str, str]]:

@@ -43,9 +43,8 @@ def outcome(path, **options):
 @pytest.mark.parametrize("rate", [None, 16000])
 def test_each_case_has_its_outcome(recordings, capfd, case, rate):
     path = recordings("bad_audio") / case["file"]
-    if "two_hours" in case["file"]:
-        pytest.skip("streamed in test_windows")
-    got, kinds, messages, sound = outcome(path, rate=rate)
+    stretch = {"duration": 60.0} if "two_hours" in case["file"] else {}  # the whole is streamed in test_windows
+    got, kinds, messages, sound = outcome(path, rate=rate, **stretch)
     assert got in case["expected"].split("_or_"), messages
     if got != "ok":
         assert case["kind"] in kinds

@@ -164,10 +164,8 @@ def test_damage_is_never_silent(files, tmp_path, capfd, name, damage, on_error):
         assert sound.seconds > 0.25 * SECONDS  # what is there is used
 
 
-@pytest.mark.parametrize("name", ["flac", "m4a", "webm", "ogg", "mp3"])
+@pytest.mark.parametrize("name", ["flac", "webm", "ogg", "mp3"])  # the index of an m4a is at its end
 def test_partial_gives_the_part_before_the_damage_unchanged(files, name):
-    if name == "m4a":
-        pytest.skip("the index of this file is at its end")
     whole = read(files(name)).wave
     part = read(cut_off(files(name)), on_error="partial", warn=False)
     n = len(part.wave) - 4096
@@ -190,12 +188,14 @@ def test_flac_of_unknown_length(files):
     streamed = with_total(files("flac"), 0)
     assert info(streamed).seconds is None
     np.testing.assert_array_equal(read(streamed).wave, read(files("flac")).wave)
+    with pytest.raises(AudioError, match="6 s and more in one piece are over the limit of 2 s"):
+        read(streamed, max_seconds=2.0)
 
 
 @pytest.mark.timeout(60)
 def test_flac_that_claims_half_a_month(files):
     liar = with_total(files("flac"), 1 << 35)  # 128 GiB as float32
-    with pytest.raises(AudioError, match="more than the limit") as caught:
+    with pytest.raises(AudioError, match="over the limit") as caught:
         read(liar)
     assert caught.value.kind == "too_long"
     begun = time.perf_counter()
@@ -363,7 +363,7 @@ def test_impossible_stretches(options):
 
 def test_max_seconds():
     sound = (np.ones(32000, np.float32), 16000)
-    with pytest.raises(AudioError, match="more than the limit of 1 s"):
+    with pytest.raises(AudioError, match="over the limit of 1 s"):
         read(sound, max_seconds=1.0)
     assert read(sound, max_seconds=1.0, start=0.5, duration=1.0).seconds == 1.0
     assert read(sound, max_seconds=None).seconds == 2.0

@@ -53,7 +53,7 @@ def piece(tmp_path_factory):
 
 
 @given(window=st.floats(0.1, 25), hop=st.floats(0.1, 8), rate=st.sampled_from([8000, 16000, 44100]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_stream_equals_the_windows_of_the_whole(piece, window, hop, rate):
     whole = read(piece, rate=rate).wave
     size = round(window * rate)
@@ -132,6 +132,6 @@ def test_two_hours_in_a_few_kilobytes(recordings):
     with pytest.warns(AudioWarning) as caught:
         assert sum(len(waves) for waves, _ in stream(path, rate=16000, window=60.0, hop=60.0)) == 120
     assert [w.message.kind for w in caught] == ["silent"]
-    with pytest.raises(AudioError, match="more than the limit of 600 s") as refused:
+    with pytest.raises(AudioError, match="over the limit of 600 s") as refused:
         read(path, max_seconds=600.0)
     assert refused.value.kind == "too_long"
