@@ -20,9 +20,12 @@ from jaxtyping import Bool, Float
 import otic
 from otic.core.files import write_text
 from otic.core.machine import commit, machine
+from otic.engine.log import read_log
 from otic.evaluation import charts
 from otic.evaluation.charts import text
 from otic.evaluation.png import picture
+
+COUNTERS = ("clips", "seconds", "time", "epoch")  # of a log: they only rise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def curves(records: Sequence[Mapping[str, Any]] | str | Path) -> Section | None:
     if len(rows) < 2:
         return None
     x = np.array([r["step"] for r in rows], dtype=float)
-    names = [n for n in dict.fromkeys(n for r in rows for n in r) if n not in ("step", "loss")]
+    names = [n for n in dict.fromkeys(n for r in rows for n in r) if n not in ("step", "loss", *COUNTERS)]
     body = charts.lines(x, {"loss": _column(rows, "loss")}, tall=True)
     panels = []
     for name in names:
@@ -90,19 +93,6 @@ def curves(records: Sequence[Mapping[str, Any]] | str | Path) -> Section | None:
             panels.append(f"<div><h3>{text(name.replace('_', ' '))}</h3>{charts.lines(x, {name: y})}</div>")
     body += f'<div class="panels block">{"".join(panels)}</div>' if panels else ""
     return Section(title="Training", body=body, lead="The loss over the optimiser steps, raw and as a running mean.")
-
-
-def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a JSON-lines log; a line cut off by a crash at the very end is left out."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    out = []
-    for k, line in enumerate(lines):
-        try:
-            out.append(json.loads(line))
-        except json.JSONDecodeError:
-            if k < len(lines) - 1:
-                raise
-    return out
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, float]:
