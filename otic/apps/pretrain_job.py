@@ -267,7 +267,8 @@ class Job:
             "name": self.folder.resolve().name, "recipe": recipe.name, "objective": recipe.method,
             "data": list(self.data), "clips_in_data": len(self.crops), "clips_seen": state.clips,
             "crop_seconds": recipe.crop_seconds, "steps": state.step, "steps_planned": recipe.train.steps,
-            "seed": recipe.seed, "init": None if self.init is None else str(self.init), "labels_used": False,
+            "seed": recipe.seed, "init": None if self.init is None else str(self.init),
+            "labels_used": getattr(plan.objective, "labels_used", False),
             "otic": __version__, "commit": commit(), "inference": to_dict(recipe.inference),
         }  # fmt: skip
 

@@ -55,7 +55,6 @@ class Event:
         lr: The learning rate of this step.
         seconds: What the step took, waiting for data included.
         waited: Of these, seconds spent waiting for data.
-        batch: The last piece of the batch, its `spec` filled.
     """
 
     state: State
@@ -65,7 +64,6 @@ class Event:
     lr: float
     seconds: float
     waited: float
-    batch: Batch = field(repr=False)
 
 
 Hook = Callable[[Event], None]
@@ -125,7 +123,7 @@ def train(
             state.clips + len(batch) * world.size,
             state.seconds + seconds,
         )
-        event = Event(state, total, mean_parts(losses), norm, lr, seconds, waited, piece)
+        event = Event(state, total, mean_parts(losses), norm, lr, seconds, waited)
         for hook in hooks:
             hook(event)
     return state

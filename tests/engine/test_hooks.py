@@ -9,7 +9,6 @@ import time
 import pytest
 import torch
 from torch import nn
-from toy_objective import toy_batch
 
 from otic.engine.calibrate import Enough, Pace, Stopwatch
 from otic.engine.config import TrainConfig
@@ -22,9 +21,7 @@ from otic.engine.progress import Progress
 
 
 def event(step, loss=1.0, seconds=0.5, waited=0.1):
-    return Event(
-        State(step, 8 * step, 0.5 * step), loss, {"part": 2 * loss}, 3.0, 1e-3, seconds, waited, toy_batch(0, 2)
-    )
+    return Event(State(step, 8 * step, 0.5 * step), loss, {"part": 2 * loss}, 3.0, 1e-3, seconds, waited)
 
 
 def test_log_lines_are_means_since_the_last(tmp_path):

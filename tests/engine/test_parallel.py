@@ -16,7 +16,7 @@ from otic.engine.optim import make_optimizer
 SCRIPT = Path(__file__).with_name("ddp_run.py")
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_two_processes_equal_one(tmp_path, accumulate):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
