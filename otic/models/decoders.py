@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -58,6 +59,9 @@ class CNNDecoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"], grid: tuple[int, int]) -> Float[Tensor, "b n d"]:
         """Predict for every patch of a (time, freq) grid."""
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            x = x.to(torch.get_autocast_dtype(kind))  # else each residual sum would be float32 and be cast again
         x = x.unflatten(1, grid)  # [b, t', f', d]: the memory order that convolutions call channels-last
         for conv in self.convs:
             y = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[:, : grid[0], : grid[1]]
