@@ -13,7 +13,7 @@ from otic.core.machine import machine
 from otic.data.rows import Source
 from otic.data.source import open_source
 from otic.evaluation import report, scoreboard
-from otic.evaluation.baselines import LogMelStats, untrained
+from otic.evaluation.baselines import LogMelStats, is_baseline, untrained
 from otic.evaluation.features import Encoder, Reading, extract
 from otic.evaluation.probe import PROBES
 from otic.evaluation.results import Results
@@ -83,7 +83,7 @@ def evaluate(
 
 def write_report(results: Results, path: Path) -> None:
     """The scores of an evaluation as a page: all in one chart, then the first model on each data set."""
-    own = list(dict.fromkeys(row.model for row in results.rows if not row.model.startswith(scoreboard.BASELINES)))
+    own = list(dict.fromkeys(row.model for row in results.rows if not is_baseline(row.model)))
     sets = list(dict.fromkeys(row.data for row in results.rows))
     first = {view.data: view for view in reversed(results.views) if view.model == own[0]}
     sections = [scoreboard.closer(first[data], [v for v in results.views if _beside(v, first[data])]) for data in sets]
@@ -129,6 +129,8 @@ def _one(
 def _models(models: Models, device: str | None) -> dict[str, Any]:
     """The models by name, loaded; equal names get a number."""
     if isinstance(models, Mapping):
+        for name in filter(is_baseline, models):
+            raise ConfigError(f"model name {name!r}: a baseline has it. Choose another.")
         return {name: _load(m, device) for name, m in models.items()}
     several = [models] if isinstance(models, str | Path | Encoder) else list(models)
     if not several:
@@ -137,7 +139,7 @@ def _models(models: Models, device: str | None) -> dict[str, Any]:
     for given in several:
         model = _load(given, device)
         name = Path(given).name if isinstance(given, str | Path) else str(model.card.get("name") or "model")
-        same = sum(other.partition("#")[0] == name for other in named)
+        same = sum(other.partition("#")[0] == name for other in named) + is_baseline(name)
         named[name if not same else f"{name}#{same + 1}"] = model
     return named
 

@@ -25,6 +25,11 @@ RATE, WINDOW, HOP, FFT = 16_000, 400, 160, 512  # Hz, then samples: 25 ms, 10 ms
 BANDS, LOW, HIGH = 64, 20.0, 7600.0
 
 
+def is_baseline(name: str) -> bool:
+    """`logmel-stats`, `untrained`, and `untrained NAME` where several architectures are compared."""
+    return name in ("logmel-stats", "untrained") or name.startswith("untrained ")
+
+
 class LogMelStats:
     """192 numbers per clip: of each of 64 log-mel bands the mean, the spread, and the spread of its steps in time.
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from otic.core.seeds import rng
 from otic.evaluation import charts
+from otic.evaluation.baselines import is_baseline
 from otic.evaluation.charts import Dot, Style, text
 from otic.evaluation.metrics import average_precision, confusion
 from otic.evaluation.projection import plane
@@ -16,7 +17,6 @@ from otic.evaluation.report import Section
 from otic.evaluation.results import Results, Score
 from otic.evaluation.score import View
 
-BASELINES = ("untrained", "logmel-stats")
 METRIC_NAMES = {"uar": "unweighted average recall", "mAP": "mean average precision", "d_prime": "d′"}
 MOST_POINTS = 1500  # in a map: more of them hide each other, and t-SNE takes its time
 MOST_CLASSES = 60  # drawn one by one
@@ -24,7 +24,7 @@ MOST_CLASSES = 60  # drawn one by one
 
 def styles(models: Sequence[str]) -> dict[str, Style]:
     """Colours for the models under test, greys for the baselines."""
-    own = [m for m in models if not m.startswith(BASELINES)]
+    own = [m for m in models if not is_baseline(m)]
     out = {m: Style(colour=f"var(--s{k % 6})", shape="circle") for k, m in enumerate(own)}
     for m in models:
         if m not in out:
@@ -76,7 +76,7 @@ def main_metric(rows: Sequence[Score]) -> str:
 def sentence(results: Results) -> str:
     """What came out, in a sentence per model: on how many tasks it beats which baseline beyond the interval."""
     models = list(dict.fromkeys(row.model for row in results.rows))
-    own, baselines = ([m for m in models if m.startswith(BASELINES) == kind] for kind in (False, True))
+    own, baselines = ([m for m in models if is_baseline(m) == kind] for kind in (False, True))
     tasks: dict[tuple[str, str], list[Score]] = {(r.data, r.protocol): [] for r in results.rows}
     for row in results.rows:
         tasks[row.data, row.protocol].append(row)
@@ -91,7 +91,7 @@ def sentence(results: Results) -> str:
 
 def _table(results: Results, models: Sequence[str]) -> str:
     cells = {(r.data, r.protocol, r.metric, r.model): r for r in results.rows}
-    baselines = [m for m in models if m.startswith(BASELINES)]
+    baselines = [m for m in models if is_baseline(m)]
     rows, above = [], ("", "", "")
     for line in dict.fromkeys((r.data, r.protocol, r.metric) for r in results.rows):
         best = max(cells[*line, m].value for m in models if (*line, m) in cells)

@@ -129,6 +129,8 @@ def test_an_unknown_protocol_names_the_nearest(model, four_folds):
 def test_nothing_to_score_is_refused(model, tones):
     with pytest.raises(ConfigError, match="No model"):
         evaluate([], tones())
+    with pytest.raises(ConfigError, match="a baseline has it"):
+        evaluate({"untrained": model}, tones())
     with pytest.raises(DataError, match="two or more"):
         evaluate(model, tones(classes=1))
 
