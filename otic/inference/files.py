@@ -73,7 +73,7 @@ def _lancedb() -> Any:
     try:
         return importlib.import_module("lancedb")
     except ImportError as error:
-        raise ConfigError(".lance needs the package lancedb: pip install 'otic[search]'. Or write .parquet.") from error
+        raise ConfigError(".lance needs the extra `search` (pip install lancedb). Or write .parquet.") from error
 
 
 def _schema(dim: int, meta: dict[str, Any]) -> Any:

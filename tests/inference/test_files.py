@@ -82,8 +82,16 @@ def test_an_unknown_ending_names_ours(name, message):
 
 def test_lance_without_its_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lancedb", None)
-    with pytest.raises(ConfigError, match=r"otic\[search\]"):
+    with pytest.raises(ConfigError, match="extra `search`"):
         files.check("x.lance")
+
+
+def test_lance_holds_the_same_and_is_replaced(tmp_path):
+    lancedb = pytest.importorskip("lancedb")
+    for _ in range(2):
+        assert files.write(tmp_path / "x.lance", PARTS, 5, META) == 5
+    table = lancedb.connect(str(tmp_path)).open_table("x").to_arrow()
+    assert table["file"].to_pylist() == NAMES and json.loads(table.schema.metadata[b"otic"]) == META
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".npz", ".npy"])

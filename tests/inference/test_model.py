@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from otic.core.errors import AudioError, ConfigError, WeightsError
 from otic.core.seeds import rng
 from otic.inference.encode import columns, groups
+from otic.inference.model import Model
 
 RATE = 16000
 
@@ -57,6 +58,12 @@ def test_the_same_twice_is_the_same(model):
     wave = noise(3.0)
     assert np.array_equal(model.encode([wave]), model.encode([wave]))
     assert not model.encoder.training
+
+
+def test_bf16_is_near_fp32(model):
+    half = Model(model.encoder, model.frontend, model.card, device="cpu", precision="bf16")
+    exact, near = (m.encode([noise(s) for s in (0.5, 2.0)]) for m in (model, half))
+    assert near.dtype == np.float32 and 0 < np.linalg.norm(near - exact) <= 0.02 * np.linalg.norm(exact)
 
 
 def test_layers_and_poolings_are_what_they_say(model):
