@@ -47,8 +47,8 @@ def layer_decay_groups(
 def scaled(schedule: Cosine, scale: float) -> Cosine:
     """A group's own schedule: its peak is scaled, the floor stays; a peak below the floor stays constant.
 
-    >>> scaled(Cosine(peak=5e-5, steps=100, warmup=10, floor=1e-6, first=1e-6), 0.01)(0)
-    5e-07
+    >>> scaled(Cosine(peak=1.0, steps=100, floor=0.5, first=0.5), 0.25)(50)
+    0.25
     """
     peak = schedule.peak * scale
     return replace(schedule, peak=peak, floor=min(schedule.floor, peak), first=min(schedule.first, peak))
