@@ -45,7 +45,7 @@ def demo(
     from otic.apps.demo import demo as job
 
     done = job(data=data, out=out, minutes=minutes, open=open, seed=seed, settings=common.set, quiet=common.quiet)
-    return Answer(done.results.to_dict(), done.text)
+    return Answer(done.results.to_dict(), done.text, SOME_FAILED if done.results.failed or done.run.bad else DONE)
 
 
 def pretrain(
