@@ -268,7 +268,7 @@ class Job:
             "data": list(self.data), "clips_in_data": len(self.crops), "clips_seen": state.clips,
             "crop_seconds": recipe.crop_seconds, "steps": state.step, "steps_planned": recipe.train.steps,
             "seed": recipe.seed, "init": None if self.init is None else str(self.init),
-            "labels_used": getattr(plan.objective, "labels_used", False),
+            "labels_used": plan.objective.labels_used,
             "otic": __version__, "commit": commit(), "inference": to_dict(recipe.inference),
         }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Generator, nn
 
@@ -14,6 +15,8 @@ class Objective(nn.Module, ABC):
 
     A concrete class takes `(encoder, cfg)`. Parameters that should not be trained have `requires_grad` off.
     """
+
+    labels_used: ClassVar[bool] = False  # whether it learns from human labels; a model's card says so
 
     @abstractmethod
     def forward(self, batch: Batch, gen: Generator) -> Loss:

@@ -65,6 +65,8 @@ class Supervised(Objective):
         gen: Source of the head's initial weights.
     """
 
+    labels_used: ClassVar[bool] = True
+
     def __init__(self, encoder: ViT, cfg: SupervisedConfig = SupervisedConfig(), gen: Generator | None = None):
         super().__init__()
         self.cfg, self.net, self.head = cfg, encoder, Head(encoder.width, cfg.head, gen)
