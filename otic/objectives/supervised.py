@@ -6,7 +6,7 @@ Axes: b clips, c classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float

@@ -67,7 +67,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _eat(path: Path, entry: Entry | None, found: eat.Converted) -> Loaded:
-    """An EAT checkpoint: the student, as upstream's own feature extraction takes it; the classifier, if there is one."""
+    """An EAT checkpoint: the student, as upstream's feature extraction takes it; the classifier, where there is one."""
     encoder = ViT(found.encoder)
     encoder.load_state_dict(found.state)
     card: dict[str, Any] = {
