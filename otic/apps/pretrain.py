@@ -90,7 +90,10 @@ def pretrain(
         world = stack.enter_context(joined(precision, device))
         stack.enter_context(torch.random.fork_rng())  # dropout layers are seeded step by step
         stop = stack.enter_context(Interrupt(world))
-        crops = Crops(source, chosen.frontend.sample_rate, chosen.crop_seconds, chosen.seed, cache_gb)
+        crops = Crops(
+            source, chosen.frontend.sample_rate, chosen.crop_seconds, chosen.seed, cache_gb,
+            short=chosen.short, per=chosen.crops_per,
+        )  # fmt: skip
         job = Job(
             folder=Path(out), base=base, chosen=chosen, length=length, data=sources, crops=crops, world=world,
             stop=stop, command=command, request=asked, init=init, threads=threads, cache_gb=cache_gb,

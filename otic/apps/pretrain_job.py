@@ -265,7 +265,7 @@ class Job:
         recipe, state = plan.recipe, plan.state
         return {
             "name": self.folder.resolve().name, "recipe": recipe.name, "objective": recipe.method,
-            "data": list(self.data), "clips_in_data": len(self.crops), "clips_seen": state.clips,
+            "data": list(self.data), "clips_in_data": len(self.crops.source), "clips_seen": state.clips,
             "crop_seconds": recipe.crop_seconds, "steps": state.step, "steps_planned": recipe.train.steps,
             "seed": recipe.seed, "init": None if self.init is None else str(self.init),
             "labels_used": plan.objective.labels_used,
@@ -301,9 +301,9 @@ class Job:
 
     def _tell(self, plan: Plan) -> None:
         """One line of what is about to happen."""
-        cfg, step, clips = plan.recipe, plan.state.step, len(self.crops)
+        cfg, step, clips = plan.recipe, plan.state.step, len(self.crops.source)
         steps = cfg.train.steps
-        epochs = steps * cfg.batch_size / clips
+        epochs = steps * cfg.batch_size / len(self.crops)
         self._note(
             f"{cfg.name}: {clips} clips x {epochs:.1f} epochs / batches of {cfg.batch_size} = {steps} updates, "
             f"crops of {cfg.crop_seconds:g} s, {str(self.world.dtype).removeprefix('torch.')} on {self.world.device}"

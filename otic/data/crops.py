@@ -4,7 +4,7 @@ Which clip stands where, where it is cut and which caption goes with it follow f
 from the number of threads or processes, not from what is in the cache, not from what ran before. Threads suffice,
 because decoding and resampling release the interpreter lock.
 
-Each epoch takes one crop of each clip, long or short. To draw more from hour-long recordings, list them in windows.
+Each epoch takes one crop of each clip, long or short, or as many as fit into it: then every second counts the same.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Crops:
     Args:
         cache_gb: Memory for decoded clips, in 1e9 bytes; 0 decodes anew each time. The values are the same either way.
         short: A clip shorter than the crop is followed by zeros (`"pad"`) or by itself (`"repeat"`).
+        per: An epoch takes one crop of each `"clip"`, or one for each started crop's length of it (`"duration"`).
 
     Attributes:
         bad: The clips that could not be read, with the reason.
@@ -61,6 +62,7 @@ class Crops:
         cache_gb: float | int = 4.0,
         *,
         short: Literal["pad", "repeat"] = "pad",
+        per: Literal["clip", "duration"] = "clip",
     ):
         if not len(source):
             raise DataError(f"{source.name}: no clips.")
@@ -76,16 +78,19 @@ class Crops:
         self._hopeless: set[int] = set()  # clips of which nothing can be read
         self._lock = threading.Lock()
         self._orders: dict[int, np.ndarray] = {}
+        share = [1 if per == "clip" else math.ceil(self._seconds(i) / seconds) for i in range(len(source))]
+        self._clips = np.repeat(np.arange(len(source)), np.maximum(share, 1))  # whose each crop of an epoch is
 
     def __len__(self) -> int:
-        return len(self.source)
+        """Crops of an epoch."""
+        return len(self._clips)
 
     def epoch_steps(self, batch_size: int) -> int:
-        """Batches until every clip has been taken once (the last may begin the next epoch)."""
+        """Batches of an epoch (the last may begin the next one)."""
         return -(-len(self) // batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
-        """The clips in this epoch's order: a permutation drawn from (seed, epoch)."""
+        """This epoch's crops in order: a permutation drawn from (seed, epoch)."""
         order = self._orders.get(epoch)
         if order is None:
             order = rng(self.seed, "order", epoch).permutation(len(self))
@@ -99,9 +104,9 @@ class Crops:
             DataError: when no clip can be read.
         """
         epoch, place = divmod(position, len(self))
-        first = int(self.order(epoch)[place])
-        dice = rng(self.seed, "crop", epoch, first)
-        for i in self._candidates(first, dice):
+        drawn = int(self.order(epoch)[place])
+        dice = rng(self.seed, "crop", epoch, drawn)
+        for i in self._candidates(int(self._clips[drawn]), dice):
             at, words = dice.random(2)
             if i in self._hopeless:
                 continue
@@ -118,8 +123,8 @@ class Crops:
         """The clip itself; should it be bad, others drawn at random, and in the end simply all of them."""
         yield first
         for _ in range(TRIES):
-            yield int(dice.integers(len(self)))
-        yield from range(len(self))
+            yield int(dice.integers(len(self.source)))
+        yield from range(len(self.source))
 
     def _cut(self, i: int, at: float) -> tuple[np.ndarray, float]:
         seconds = self._length(i)
@@ -129,6 +134,13 @@ class Crops:
             return whole[start : start + self.samples], start / self.rate
         begin = math.floor(1000 * at * max(seconds - self.samples / self.rate, 0.0)) / 1000
         return self.source.read(i, self.rate, begin, self.samples / self.rate)[: self.samples], begin
+
+    def _seconds(self, i: int) -> float:
+        """Seconds as the manifest says, else the header; 0 where neither knows."""
+        try:
+            return self.source.rows[i].seconds or self.source.length(i) or 0.0
+        except AudioError:
+            return 0.0  # reported when its turn comes
 
     def _length(self, i: int) -> float | None:
         """Seconds as the header says, else the manifest; which way a clip is read must not depend on what is cached."""

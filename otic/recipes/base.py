@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from otic.audio.frontend import FrontendConfig
 from otic.core.ramps import Ramp
@@ -28,6 +28,8 @@ class Recipe:
     frontend: FrontendConfig = field(default_factory=FrontendConfig)  # waves to spectrograms
     measure_statistics: bool = False  # take the front-end's mean and std from the data before the run
     crop_seconds: float = 10.0  # of each clip, cut at random
+    short: Literal["pad", "repeat"] = "pad"  # what follows a clip shorter than the crop: zeros, or itself again
+    crops_per: Literal["clip", "duration"] = "clip"  # an epoch takes one crop of each clip, or as many as fill it
     frames: int = 1024  # length of the spectrogram that a crop becomes, padded or cut at the end; 0: as long as it is
     batch_size: int = 48  # clips of one update, over all processes and accumulated pieces
     train: TrainConfig = field(default_factory=TrainConfig)  # optimiser, schedule, saving

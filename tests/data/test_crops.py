@@ -181,3 +181,15 @@ def test_clips_keep_their_order_and_leave_out_bad_ones():
     assert list(clips(source, RATE, indices=[])) == []
     with pytest.warns(AudioWarning), pytest.raises(DataError, match="none of the 1 clips"):
         list(clips(source, RATE, indices=[7]))
+
+
+def test_each_second_counts_the_same_when_an_epoch_goes_by_duration():
+    source = Numbers([RATE // 2, RATE, RATE * 5 // 2, RATE * 79 // 10])
+    crops = crops_of(source, 1.0, seed=3, per="duration", short="repeat")
+    assert len(crops) == 1 + 1 + 3 + 8
+    taken = [crops.take(k) for k in range(2 * len(crops))]
+    for epoch in (taken[: len(crops)], taken[len(crops) :]):
+        assert np.bincount([crop.clip for crop in epoch]).tolist() == [1, 1, 3, 8]
+    cuts = [crop.id for crop in taken if crop.clip == 3]
+    assert len(set(cuts)) == len(cuts), "crops of one clip are cut at places of their own"
+    assert all(crop.length == RATE for crop in taken)
