@@ -114,7 +114,7 @@ def _examples(run: Run) -> list[Masked]:
     return [
         Masked(
             name=str(name).partition("@")[0].rpartition("/")[2], seconds=s.shape[0] / rate, spec=s,
-            visible=v > 0.5, guess=g, guess_name="prediction" if pixels else "predicted target (its main component)",
+            visible=v > 0.5, guess=g, guess_name="prediction (at each patch's true level)" if pixels else "predicted target (its main component)",
         )
         for name, s, v, g in zip(ids, spec, visible, guess, strict=True)
     ]  # fmt: skip
