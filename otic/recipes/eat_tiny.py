@@ -20,7 +20,7 @@ def eat_tiny() -> Recipe:
             block=3,
             clones=4,
             utterance_weight=1.0,
-            loss_scale=0.5,
+            loss_scale=0.1,
             reconstruction=1.0,
             ema=Ramp(0.99, 0.9999, steps=10_000),
             decoder=DecoderConfig(dim=128, layers=3, groups=8),
@@ -31,7 +31,7 @@ def eat_tiny() -> Recipe:
         short="repeat",
         crops_per="duration",
         frames=208,
-        batch_size=32,
-        train=TrainConfig(steps=10_000, warmup=1000, lr=1e-3, clip=1.0, decay="intended", save_minutes=2.0),
+        batch_size=16,
+        train=TrainConfig(steps=10_000, warmup=1000, lr=1.5e-3, clip=1.0, decay="intended", save_minutes=2.0),
         inference=Options(window=10.0, layers=(1, 3, 5), pool="mean_std"),
     )
