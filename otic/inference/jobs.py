@@ -100,7 +100,7 @@ def _frames(rows: np.ndarray, span: tuple[float, float], told: float, seconds: f
 
 
 def _close(source: _Open, name: str, reason: str | None, *, whole: bool) -> Embeddings:
-    failed = () if reason is None else ((name, reason),)
+    failed = () if reason is None else ((name, reason.removeprefix(f"{name}: ")),)  # the reader names it too
     if not source.vectors:
         return Embeddings(np.zeros((0, 0), np.float32), np.zeros((0, 2)), name, failed)
     vectors, spans = np.concatenate(source.vectors), np.concatenate(source.spans)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from otic.core.errors import WeightsError
 from otic.core.files import sha256
@@ -31,7 +34,7 @@ def fetch(repository: str, file: str = "model.safetensors") -> Path:
     )
 
     try:
-        return Path(hf_hub_download(repository, file))
+        return Path(hf_hub_download(repository, file, local_files_only=not within_reach()))
     except LocalEntryNotFoundError as error:
         raise WeightsError(
             f"{repository}: not in the local cache, and the hub is out of reach. Where there is a network, download "
@@ -45,6 +48,22 @@ def fetch(repository: str, file: str = "model.safetensors") -> Path:
         ) from error
 
 
+def within_reach() -> bool:
+    """False when the hub's name cannot be resolved: asked once, where its own client would try for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if getproxies():
+        return True  # the proxy resolves names
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        socket.getaddrinfo(address.hostname, address.port or 443)
+    except OSError:
+        return False
+    return True
+
+
 def fetch_model(repository: str) -> Path:
     """`model.safetensors` of a repository, and beside it the `config.json` where there is one.
 
@@ -56,7 +75,7 @@ def fetch_model(repository: str) -> Path:
 
     path = fetch(repository)
     with contextlib.suppress(EntryNotFoundError, LocalEntryNotFoundError):
-        hf_hub_download(repository, "config.json")
+        hf_hub_download(repository, "config.json", local_files_only=not within_reach())
     return path
 
 

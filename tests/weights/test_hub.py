@@ -26,6 +26,22 @@ def test_offline_says_where_the_file_is():
         hub.download(CATALOGUE["eat-base-30ep"])
 
 
+def test_without_name_resolution_nobody_waits_for_retries(monkeypatch):
+    import huggingface_hub.constants as constants
+
+    def lost(*_args):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(hub.socket, "getaddrinfo", lost)
+    assert not hub.within_reach()
+    with pytest.raises(WeightsError, match="out of reach"):
+        hub.download(CATALOGUE["eat-base-30ep"])
+    monkeypatch.setattr(hub.socket, "getaddrinfo", lambda *_args: [])
+    assert hub.within_reach()
+
+
 def test_what_is_shared_by_hand_says_so():
     with pytest.raises(WeightsError, match=r"by hand only \(github"):
         hub.download(CATALOGUE["eat-base-10ep"])
