@@ -110,13 +110,14 @@ def _examples(run: Run) -> list[Masked]:
     with np.load(run.folder / PREVIEW) as file:
         ids, spec, visible, guess = (file[name][:SHOWN] for name in ("ids", "spec", "visible", "guess"))
     pixels = guess.shape[1:] == spec.shape[1:]
+    name = "prediction (at each patch's true level)" if pixels else "predicted target (its main component)"
     rate = Frontend(run.recipe.frontend).frame_rate
     return [
         Masked(
-            name=str(name).partition("@")[0].rpartition("/")[2], seconds=s.shape[0] / rate, spec=s,
-            visible=v > 0.5, guess=g, guess_name="prediction (at each patch's true level)" if pixels else "predicted target (its main component)",
+            name=str(i).partition("@")[0].rpartition("/")[2], seconds=len(s) / rate, spec=s, visible=v > 0.5, guess=g,
+            guess_name=name,
         )
-        for name, s, v, g in zip(ids, spec, visible, guess, strict=True)
+        for i, s, v, g in zip(ids, spec, visible, guess, strict=True)
     ]  # fmt: skip
 
 
