@@ -42,7 +42,12 @@ class KNNConfig:
     """The nearest-neighbour probe's settings to choose from."""
 
     neighbours: tuple[int, ...] = (1, 3, 5, 10, 20, 50)  # k
+    whitening: tuple[float, ...] = (0.0, 0.5, 1.0)  # a: axes of variance v are divided by v^(a/2); 1 makes all alike
+    shrinkage: float = 1e-3  # share of the mean variance added to each axis before that
     temperature: float = 0.07  # a neighbour of cosine s votes with weight exp(s / temperature)
+
+
+Setting = float | tuple[float, float]
 
 
 class Probe(ABC):
@@ -58,7 +63,7 @@ class Probe(ABC):
 
     @property
     @abstractmethod
-    def settings(self) -> tuple[float, ...]:
+    def settings(self) -> tuple[Setting, ...]:
         """What there is to choose from, the most cautious first."""
 
     @abstractmethod
@@ -73,7 +78,7 @@ class Probe(ABC):
         x: Float[Tensor, "n d"],
         truth: Float[Tensor, "n c"],
         test: Float[Tensor, "m d"],
-        setting: float,
+        setting: Setting,
         multi: bool,
     ) -> Float[Tensor, "m c"]:
         """Scores of the test clips after a fit to all training clips."""
@@ -86,7 +91,7 @@ class Linear(Probe):
         self.cfg, self.worth = cfg, likelihood
 
     @property
-    def settings(self) -> tuple[float, ...]:
+    def settings(self) -> tuple[Setting, ...]:
         return self.cfg.strengths
 
     def inner(
@@ -107,7 +112,7 @@ class Linear(Probe):
         x: Float[Tensor, "n d"],
         truth: Float[Tensor, "n c"],
         test: Float[Tensor, "m d"],
-        setting: float,
+        setting: Setting,
         multi: bool,
     ) -> Float[Tensor, "m c"]:
         axes = logistic.Axes.of(x)
@@ -120,22 +125,28 @@ class KNN(Probe):
     """The k training clips of highest cosine vote, the nearer the stronger.
 
     Vectors are standardised first, by the training clips: raw ones share a mean so large that all cosines are near 1.
+    How far their principal axes are then brought to one variance is chosen like k: an embedding's loudest axes are
+    often level and background.
     """
 
     def __init__(self, cfg: KNNConfig = KNNConfig()):
         self.cfg, self.worth = cfg, hits
 
     @property
-    def settings(self) -> tuple[float, ...]:
-        return tuple(map(float, reversed(self.cfg.neighbours)))
+    def settings(self) -> tuple[Setting, ...]:
+        """Pairs of k and whitening."""
+        return tuple((float(k), a) for a in self.cfg.whitening for k in reversed(self.cfg.neighbours))
 
     def inner(
         self, x: Float[Tensor, "n d"], truth: Float[Tensor, "n c"], held: Bool[Tensor, "i n"], multi: bool
     ) -> Float[Tensor, "g n c"]:
+        axes, tried = logistic.Axes.of(x), len(self.cfg.neighbours)
         out = torch.full((len(self.settings), len(x), truth.shape[1]), torch.nan, device=x.device)
-        unit = _unit(x, x)
-        for part in held:
-            out[:, part] = self._votes(unit[~part], truth[~part], unit[part], self.settings)
+        ks = [float(k) for k in reversed(self.cfg.neighbours)]
+        for rows, a in zip(out.split(tried), self.cfg.whitening):
+            unit = self._unit(axes, x, a, len(x))
+            for part in held:
+                rows[:, part] = self._votes(unit[~part], truth[~part], unit[part], ks)
         return out
 
     def outer(
@@ -143,10 +154,19 @@ class KNN(Probe):
         x: Float[Tensor, "n d"],
         truth: Float[Tensor, "n c"],
         test: Float[Tensor, "m d"],
-        setting: float,
+        setting: Setting,
         multi: bool,
     ) -> Float[Tensor, "m c"]:
-        return self._votes(_unit(x, x), truth, _unit(test, x), (setting,))[0]
+        assert isinstance(setting, tuple)
+        k, a = setting
+        axes = logistic.Axes.of(x)
+        return self._votes(self._unit(axes, x, a, len(x)), truth, self._unit(axes, test, a, len(x)), [k])[0]
+
+    def _unit(self, axes: logistic.Axes, x: Float[Tensor, "m d"], a: float, n: int) -> Float[Tensor, "m q"]:
+        """Directions after standardising and whitening; `n` clips gave the axes."""
+        variance = axes.power / n
+        scale = (variance + self.cfg.shrinkage * variance.mean()) ** (-a / 2)
+        return torch.nn.functional.normalize(axes(x)[:, :-1] * scale, dim=1)
 
     def _votes(
         self, x: Float[Tensor, "n d"], truth: Float[Tensor, "n c"], test: Float[Tensor, "m d"], ks: Sequence[float]
@@ -170,7 +190,7 @@ class Outcome:
     """What a probe said of the test clips, one entry for each split."""
 
     scores: tuple[np.ndarray, ...]  # [m, c] each
-    settings: tuple[float, ...]  # the C or k chosen
+    settings: tuple[Setting, ...]  # the C, or the k and whitening, chosen
     features: tuple[str, ...]  # the layers and pooling chosen
 
 
@@ -213,14 +233,14 @@ def one_thread(wanted: bool) -> Iterator[None]:
 
 def choose(
     probe: Probe, features: Mapping[str, Float[Tensor, "n _"]], truth: Float[Tensor, "n c"], split: Split, multi: bool
-) -> tuple[str, float]:
+) -> tuple[str, Setting]:
     """The features and the setting that do best on the held-out parts of the training clips.
 
     All inner folds count together (`Probe.worth`); among equals the earlier, more cautious one is taken.
     """
     held, y = torch.as_tensor(split.held), truth[split.train]
     seen = split.held.any(0)
-    best: tuple[float, str, float] | None = None
+    best: tuple[float, str, Setting] | None = None
     for name, x in features.items():
         for setting, out in zip(probe.settings, probe.inner(x[split.train], y, held, multi)):
             value = probe.worth(out.double().numpy()[seen], y.numpy()[seen], multi)
@@ -245,9 +265,3 @@ def hits(scores: Float[np.ndarray, "n c"], truth: Num[np.ndarray, "n c"], multi:
 
 def _chances(logits: Float[Tensor, "*g m c"], multi: bool) -> Float[Tensor, "*g m c"]:
     return logits.sigmoid() if multi else logits.softmax(-1)
-
-
-def _unit(x: Float[Tensor, "m d"], training: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
-    spread = training.std(0, correction=0)
-    scaled = (x - training.mean(0)) / torch.where(spread > 1e-6, spread, 1.0)
-    return torch.nn.functional.normalize(scaled, dim=1)

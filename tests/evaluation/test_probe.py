@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
 from otic.core.seeds import rng
@@ -88,17 +90,31 @@ def test_several_labels_are_found_together(rows, name):
     assert ((guess > 0.5) == (truth > 0)).mean() > 0.97
 
 
-def test_neighbours_vote_as_sklearns_do(question):
+@pytest.mark.parametrize("whitening", [0.0, 1.0])
+def test_neighbours_vote_as_sklearns_do(question, whitening):
     x = vectors(question, 2.0).astype(np.float32)
     train, test = question.splits[0].train, question.splits[0].test
-    scale = StandardScaler().fit(x[train])
+    steps = [StandardScaler()] + [PCA(whiten=True)] * (whitening == 1)
+    scale = make_pipeline(*steps).fit(x[train])
     near, far = (normalize(scale.transform(x[part])) for part in (train, test))
     label = question.truth.argmax(1)
     theirs = KNeighborsClassifier(5, metric="cosine", weights=lambda d: np.exp(-d / 0.07)).fit(near, label[train])
-    ours = probe.KNN().outer(
-        *map(torch.as_tensor, (x[train], question.truth[train].astype(np.float32), x[test])), 5.0, False
+    ours = probe.KNN(probe.KNNConfig(shrinkage=0.0)).outer(
+        *map(torch.as_tensor, (x[train], question.truth[train].astype(np.float32), x[test])), (5.0, whitening), False
     )
     assert np.allclose(ours, theirs.predict_proba(far), atol=1e-4)
+
+
+def test_whitening_helps_where_a_few_loud_axes_say_nothing(question):
+    """Many features that repeat five useless numbers drown the others, until their axes are as quiet as the rest."""
+    useless = np.repeat(rng("loud").normal(size=(len(question.truth), 5)), 200, 1)
+    x = {"x": np.concatenate([vectors(question, 0.5), useless], 1)}
+    right = {}
+    for whitening in ((0.0,), (0.0, 1.0)):
+        outcome = probe.run(probe.KNN(probe.KNNConfig(whitening=whitening)), x, question)
+        truth = [question.truth[s.test].argmax(1) for s in question.splits]
+        right[whitening] = np.mean([np.mean(o.argmax(1) == t) for o, t in zip(outcome.scores, truth, strict=True)])
+    assert right[0.0, 1.0] > right[0.0,] + 0.2, right
 
 
 def test_inner_scores_come_from_fits_that_held_the_clip_out(question):
