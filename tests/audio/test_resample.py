@@ -64,7 +64,7 @@ def test_a_stretch_equals_the_same_stretch_of_the_whole(old, new, start, duratio
     got = resample(part, old, new)[skip : None if count is None else skip + count]
     begin = round(start * new)
     want = resample(wave, old, new)[begin : None if count is None else begin + count]
-    # Where the rates have no common divisor soxr interpolates its filter, and the rounding of the phase depends on where
+    # Where the rates have no common divisor soxr interpolates its filter; the rounding of the phase depends on where
     # the input begins: up to 2.3e-5 of noise of unit variance (7919 to 192000 Hz), which is -93 dB.
     np.testing.assert_allclose(got, want, atol=3e-5)
     if duration is not None:
