@@ -13,6 +13,10 @@ def eat_tiny() -> Recipe:
     """EAT for a laptop: 2.7 M parameters, two-second crops, an hour on two cores; ours, not published.
 
     otic pretrain eat_tiny --data sounds/ --out runs/tiny --minutes 60
+
+    Mostly reconstruction of hidden patches (`reconstruction=1`), with the EAT terms at a tenth of a mean squared error
+    (`loss_scale=0.1`): in so few updates self-distillation alone learns less. After 45 minutes on one core and 3.4 h of
+    sound a linear probe reads 88.0 % on ESC-10 (untrained 74.2, log-mel statistics 82.5); all numbers in docs/log.md.
     """
     return Recipe(
         name="eat_tiny",
