@@ -15,7 +15,7 @@ def eat_tiny() -> Recipe:
     otic pretrain eat_tiny --data sounds/ --out runs/tiny --minutes 60
 
     Mostly reconstruction of hidden patches (`reconstruction=1`), with the EAT terms at a tenth of a mean squared error
-    (`loss_scale=0.1`): in so few updates self-distillation alone learns less. After 45 minutes on one core and 3.4 h of
+    (`loss_scale=0.1`): in so few updates self-distillation alone learns less. After 45 minutes on one core and 3.8 h of
     sound a linear probe reads 88.0 % on ESC-10 (untrained 74.2, log-mel statistics 82.5); all numbers in docs/log.md.
     """
     return Recipe(
