@@ -95,15 +95,21 @@ class EAT(Objective):
         return self.student if self.cfg.export == "student" else self.teacher
 
     def forward(self, batch: Batch, gen: Generator) -> Loss:
-        cfg, spec = self.cfg, batch.spec
+        spec = batch.spec
         assert spec is not None, "the front-end has not filled the batch"
-        rows, grid = len(spec) * cfg.clones, self.student.grid(spec.shape[2])
+        visible, noise = self.draw(len(spec) * self.cfg.clones, self.student.grid(spec.shape[2]), gen)
+        return self.losses(spec, visible, self.views(spec, visible, noise, gen))
+
+    def draw(
+        self, rows: int, grid: tuple[int, int], gen: Generator
+    ) -> tuple[Bool[Tensor, "r n"], Float[Tensor, "r n d"]]:
+        """Masks, and what the decoder is to find in place of hidden patches."""
+        cfg = self.cfg
         visible = masking.inverse_block(
             rows, grid, keep=cfg.keep, adjust=cfg.adjust, block=cfg.block, at_least=cfg.at_least, gen=gen
         )
         shape = (*visible.shape, self.student.width)
-        noise = cfg.noise * torch.randn(shape, generator=gen, device=gen.device)
-        return self.losses(spec, visible, self.views(spec, visible, noise, gen))
+        return visible, cfg.noise * torch.randn(shape, generator=gen, device=gen.device)
 
     def views(
         self,
@@ -155,16 +161,13 @@ class EAT(Objective):
         is a reconstruction head, else each patch's predicted target along the targets' main component [b, t', f']."""
         spec = batch.spec
         assert spec is not None, "the front-end has not filled the batch"
-        cfg, grid = self.cfg, self.student.grid(spec.shape[2])
-        visible = masking.inverse_block(
-            len(spec), grid, keep=cfg.keep, adjust=cfg.adjust, block=cfg.block, at_least=cfg.at_least, gen=gen
-        )
-        noise = cfg.noise * torch.randn((*visible.shape, self.student.width), generator=gen, device=gen.device)
+        grid = self.student.grid(spec.shape[2])
+        visible, noise = self.draw(len(spec), grid, gen)
         views = self.views(spec, visible, noise, gen)
         if self.pixels is not None:
             guess = self.pixels.paint(views.guess, spec, grid)
         else:
-            main = torch.pca_lowrank(views.targets.flatten(0, 1), q=1)[2][:, 0]
+            main = torch.linalg.eigh(views.targets.flatten(0, 1).T.cov()).eigenvectors[:, -1]
             guess = (views.guess.float() @ main).unflatten(1, grid)
         return {"spec": spec[:, 0], "visible": visible.unflatten(1, grid), "guess": guess}
 

@@ -155,3 +155,18 @@ def test_half_precision_targets_stay_float32():
     assert targets.dtype == torch.float32
     assert torch.allclose(targets.mean(-1), torch.zeros(2, 48), atol=1e-5)
     assert F.mse_loss(targets, objective.targets(SPEC)) < 1e-3
+
+
+@pytest.mark.parametrize("reconstruction", [0.0, 1.0])
+def test_preview_draws_from_its_generator_alone(reconstruction):
+    encoder = ViT(ViTConfig(width=32, depth=1, heads=2), generator("encoder"))
+    cfg = EATConfig(block=2, decoder=DecoderConfig(layers=1, groups=4), reconstruction=reconstruction)
+    objective = EAT(encoder, cfg, generator("objective")).eval()
+    spec = torch.randn(3, 1, 64, 128, generator=generator("clips"))
+    batch = Batch(torch.zeros(3, 8), torch.full((3,), 8), spec=spec)
+    before = torch.get_rng_state()
+    first, again = (objective.preview(batch, generator("preview")) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], again[name]) for name in ("spec", "visible", "guess"))
+    assert first["visible"].shape == (3, 4, 8)
+    assert first["guess"].shape == ((3, 64, 128) if reconstruction else (3, 4, 8))
