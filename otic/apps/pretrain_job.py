@@ -286,15 +286,14 @@ class Job:
     @torch.no_grad()
     def _preview(self, plan: Plan) -> None:
         """`preview.npz`: what the objective shows of a few clips (spectrogram, mask, prediction), if it can."""
-        show = getattr(plan.objective, "preview", None)
-        if show is None:
-            return
         stream = batches(self.crops, SHOWN, threads=self.threads)
         batch = next(stream).to(self.world.device)
         stream.close()  # type: ignore[attr-defined]
         plan.objective.eval()
         gen = generator(plan.recipe.seed, "preview", device=self.world.device)
-        shown = show(plan.frontend.fill(batch, plan.recipe.frames or None), gen)
+        shown = plan.objective.preview(plan.frontend.fill(batch, plan.recipe.frames or None), gen)
+        if not shown:
+            return
         arrays = {name: tensor.float().cpu().numpy() for name, tensor in shown.items()}
         with atomic(self.folder / PREVIEW) as part, part.open("wb") as file:
             np.savez_compressed(file, ids=np.array([str(i) for i in batch.ids]), **arrays)

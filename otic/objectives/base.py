@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from otic.core.batch import Batch, Loss
 
@@ -13,10 +12,10 @@ from otic.core.batch import Batch, Loss
 class Objective(nn.Module, ABC):
     """Batch in, loss out; the loop knows nothing else of it.
 
-    A concrete class takes `(encoder, cfg)`. Parameters that should not be trained have `requires_grad` off.
+    A concrete class takes `(encoder, cfg, gen)`, `gen` for the first weights of what it adds. Parameters that should not be trained have `requires_grad` off.
     """
 
-    labels_used: ClassVar[bool] = False  # whether it learns from human labels; a model's card says so
+    labels_used: bool = False  # whether it learns from human labels; a model's card says so
 
     @abstractmethod
     def forward(self, batch: Batch, gen: Generator) -> Loss:
@@ -26,6 +25,11 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def encoder(self) -> nn.Module:
         """The module to save and use afterwards."""
+
+    def preview(self, batch: Batch, gen: Generator) -> dict[str, Tensor]:
+        """For pictures, of a filled batch: `spec` [b, t, f], `visible` [b, t', f'] (True where the encoder that learns
+        sees a patch), and, where something is predicted, `guess`: [b, t, f] pixels or [b, t', f'] one number a patch."""
+        return {}
 
     def after_step(self, step: int) -> None:
         """Called after each optimiser step; `step` counts finished ones, from 1."""

@@ -6,7 +6,7 @@ Axes: b clips, c classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -65,7 +65,7 @@ class Supervised(Objective):
         gen: Source of the head's initial weights.
     """
 
-    labels_used: ClassVar[bool] = True
+    labels_used = True
 
     def __init__(self, encoder: ViT, cfg: SupervisedConfig = SupervisedConfig(), gen: Generator | None = None):
         super().__init__()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from otic.audio.frontend import FrontendConfig
 from otic.core.ramps import Ramp
+from otic.core.registry import Registry
 from otic.core.seeds import generator
 from otic.engine.config import TrainConfig
 from otic.inference.options import Options
@@ -22,7 +24,7 @@ class Recipe:
     """One run. It is written for `train.steps` updates; a run of another length stretches its ramps (`lengthen`)."""
 
     name: str  # what `otic pretrain` calls it
-    method: str = "eat"  # a name of `OBJECTIVES`
+    method: str  # a name of `OBJECTIVES`
     objective: Any  # that objective's config
     encoder: ViTConfig  # what is trained and kept
     frontend: FrontendConfig = field(default_factory=FrontendConfig)  # waves to spectrograms
@@ -47,6 +49,53 @@ class Recipe:
         objective = kind(encoder, self.objective, generator(self.seed, "objective"))
         assert isinstance(objective, Objective)
         return objective
+
+
+RECIPES: Registry[Callable[[], Recipe]] = Registry("recipe")  # filled by the files beside this one
+
+
+def tiny(name: str, method: str, objective: Any, **encoder: Any) -> Recipe:
+    """The frame that all `_tiny` recipes share, so that methods compare: 2.7 M parameters, two-second crops.
+
+    Args:
+        name: Of the recipe.
+        method: A name of `OBJECTIVES`.
+        objective: Its config.
+        encoder: Fields of `ViTConfig` that differ from the frame's.
+    """
+    return Recipe(
+        name=name,
+        method=method,
+        objective=objective,
+        encoder=ViTConfig(**{"width": 192, "depth": 6, "heads": 3, "norm": "pre", **encoder}),
+        measure_statistics=True,
+        crop_seconds=2.095,  # 208 frames: 13 x 8 patches
+        short="repeat",
+        crops_per="duration",
+        frames=208,
+        batch_size=16,
+        train=TrainConfig(steps=10_000, warmup=1000, lr=1.5e-3, clip=1.0, decay="intended", save_minutes=2.0),
+        inference=Options(window=10.0, layers=(1, 3, 5), pool="mean_std"),
+    )
+
+
+def small(name: str, method: str, objective: Any, **encoder: Any) -> Recipe:
+    """The frame that all `_small` recipes share: 21 M parameters, five-second crops, for one GPU.
+
+    Arguments as in `tiny`.
+    """
+    return Recipe(
+        name=name,
+        method=method,
+        objective=objective,
+        encoder=ViTConfig(**{"width": 384, "depth": 12, "heads": 6, "norm": "pre", **encoder}),
+        measure_statistics=True,
+        crop_seconds=5.135,  # 512 frames: 32 x 8 patches
+        frames=512,
+        batch_size=96,
+        train=TrainConfig(steps=100_000, warmup=10_000, lr=1e-3, decay="intended", log_every=10),
+        inference=Options(window=10.0),
+    )
 
 
 def lengthen(recipe: Recipe, steps: int) -> Recipe:

@@ -1,34 +1,28 @@
 """What every objective in the registry must do."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from otic.core.batch import Batch, Loss
-from otic.core.ramps import Ramp
 from otic.core.seeds import generator
-from otic.models import DecoderConfig, ViT, ViTConfig
+from otic.models import ViT, ViTConfig
 from otic.models.heads import HeadConfig
-from otic.objectives import OBJECTIVES, Objective
+from otic.objectives import OBJECTIVES, Objective, SupervisedConfig
+from otic.recipes import RECIPES
+from otic.recipes.base import stretch
 
 ENCODER = ViTConfig(width=32, depth=2, heads=4)
-TINY = {  # what makes the published settings small enough for a test
-    "eat": {
-        "clones": 4,
-        "block": 3,
-        "decoder": DecoderConfig(layers=2, groups=4),
-        "ema": Ramp(0.9, 0.99, steps=20),
-        "utterance_weight": 1.0,
-        "reconstruction": 0.5,  # so that its head is there too
-    },
-    "supervised": {"head": HeadConfig(classes=4)},
-}
+SETTINGS = {"supervised": SupervisedConfig(head=HeadConfig(classes=4))}  # where no tiny recipe has the objective
+
+
+def settings(name):
+    """The config of the objective's tiny recipe, its ramps as short as a test."""
+    found = [r for recipe in RECIPES.values() if (r := recipe()).method == name and r.name.endswith("_tiny")]
+    return stretch(found[0].objective, 20 / found[0].train.steps) if found else SETTINGS[name]
 
 
 def build(name):
-    config, kind = OBJECTIVES[name]
-    return kind(ViT(ENCODER, generator("encoder")), replace(config(), **TINY.get(name, {})))
+    return OBJECTIVES[name][1](ViT(ENCODER, generator("encoder")), settings(name), generator("objective"))
 
 
 def batch():
