@@ -12,7 +12,8 @@ from otic.core.batch import Batch, Loss
 class Objective(nn.Module, ABC):
     """Batch in, loss out; the loop knows nothing else of it.
 
-    A concrete class takes `(encoder, cfg, gen)`, `gen` for the first weights of what it adds. Parameters that should not be trained have `requires_grad` off.
+    A concrete class takes `(encoder, cfg, gen)`, `gen` for the first weights of what it adds. Parameters that should
+    not be trained have `requires_grad` off.
     """
 
     labels_used: bool = False  # whether it learns from human labels; a model's card says so
@@ -28,7 +29,7 @@ class Objective(nn.Module, ABC):
 
     def preview(self, batch: Batch, gen: Generator) -> dict[str, Tensor]:
         """For pictures, of a filled batch: `spec` [b, t, f], `visible` [b, t', f'] (True where the encoder that learns
-        sees a patch), and, where something is predicted, `guess`: [b, t, f] pixels or [b, t', f'] one number a patch."""
+        sees a patch); where something is predicted also `guess`, [b, t, f] pixels or [b, t', f'] a number a patch."""
         return {}
 
     def after_step(self, step: int) -> None:
