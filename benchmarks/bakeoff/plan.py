@@ -1,0 +1,108 @@
+"""Which runs are made and where they are looked at.
+
+Each method makes one run: warm-up, then a constant learning rate, so that every snapshot of it is a finished run of
+that length. Snapshots are taken at shares of the two budgets:
+
+clips     every method has seen equally many crops
+compute   every method has done as much arithmetic as Audio-MAE has after that many crops
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from benchmarks.work import flops
+from otic.core.batch import Batch
+from otic.core.files import write_json
+from otic.core.seeds import generator
+from otic.recipes import RECIPES, Recipe
+
+REFERENCE = "audiomae"  # whose arithmetic sets the budget of the second table
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
+UNITS = 32  # a budget's steps are rounded to this part of the clip budget's
+BUDGETS = ("clips", "compute")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The whole bake-off.
+
+    Attributes:
+        out: Folder of the runs.
+        data: Folder of the recordings, with `pretrain_manifest.csv` in it.
+        size: Which recipes: those named METHOD_size.
+        clips: Crops of the first budget.
+        methods: Names of recipes without their size; empty: all that share the frame's encoder and need no labels.
+        settings: Changes of every recipe.
+    """
+
+    out: Path
+    data: Path
+    size: str
+    clips: int
+    methods: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        if self.methods:
+            return list(self.methods)
+        found = (name.removesuffix(f"_{self.size}") for name in RECIPES if name.endswith(f"_{self.size}"))
+        return [name for name in found if self._fits(name)]
+
+    def _fits(self, name: str) -> bool:
+        """The same patches, and no labels: the pre-training manifest has none for most clips."""
+        recipe = self.recipe(name)
+        same = recipe.encoder.patch == self.recipe(REFERENCE).encoder.patch
+        return same and not recipe.build()[1].labels_used
+
+    def recipe(self, name: str) -> Recipe:
+        return RECIPES[f"{name}_{self.size}"]()
+
+    def run(self, name: str) -> Path:
+        return self.out / f"{name}_{self.size}"
+
+    @cached_property
+    def work(self) -> dict[str, float]:
+        """Floating-point operations of a step for one clip, by method; counted once and kept."""
+        kept = self.out / f"work_{self.size}.json"
+        known: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+        for name in dict.fromkeys([*self.names, REFERENCE]):
+            if name not in known:
+                known[name] = _work(self.recipe(name))
+                write_json(kept, known)
+        return known
+
+    @property
+    def unit(self) -> int:
+        """Steps between two saves: all milestones are multiples of it."""
+        return max(1, self.clips // UNITS // self.recipe(REFERENCE).batch_size)
+
+    def step(self, name: str, budget: str, share: float = 1.0) -> int:
+        """The optimiser step at which a method has used up that share of a budget."""
+        clips = share * self.clips
+        if budget == "compute":
+            clips *= self.work[REFERENCE] / self.work[name]
+        units = clips / self.recipe(name).batch_size / self.unit
+        return max(1, round(units)) * self.unit
+
+    def steps(self, name: str) -> list[int]:
+        """All milestones of a method, ascending."""
+        return sorted({self.step(name, budget, share) for budget in BUDGETS for share in SHARES})
+
+    def snapshot(self, name: str, step: int) -> Path:
+        return self.run(name) / "snapshots" / f"{step}.safetensors"
+
+
+def _work(recipe: Recipe, clips: int = 8) -> float:
+    _, objective = recipe.build()
+    spec = torch.randn(clips, 1, recipe.frames, recipe.encoder.mels, generator=generator("bakeoff"))
+    samples = round(recipe.crop_seconds * recipe.frontend.sample_rate)
+    wave = torch.randn(clips, samples, generator=generator("bakeoff", "wave"))
+    batch = Batch(wave, torch.full((clips,), samples), spec=spec, ids=[str(i) for i in range(clips)])
+    return flops(objective.train(), batch)

@@ -1,0 +1,61 @@
+"""Snapshots on real recordings, every data set a piece of its own that is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import otic
+from benchmarks.bakeoff.plan import BUDGETS, Plan
+from otic.evaluation.baselines import is_baseline
+
+SETS = ("esc10", "arabic_commands", "emodb4", "percussion", "fsdd")
+CURVE = ("esc10", "arabic_commands")  # scored at every milestone
+METRIC = {"emodb4": "uar"}  # accuracy elsewhere: emotions are unequally many
+
+
+def table(plan: Plan, budget: str) -> dict[str, Any]:
+    """{data: results.json} of all methods at the end of a budget, with both probes and the baselines."""
+    models = {name: plan.snapshot(name, plan.step(name, budget)) for name in plan.names}
+    return {data: _scores(plan, f"{budget}_{data}", models, data, ("linear", "knn")) for data in SETS}
+
+
+def curves(plan: Plan) -> dict[str, dict[int, float]]:
+    """{method: {step: mean linear score over the curve's sets}}, and the baselines' under step 0."""
+    models = {f"{name}@{step}": plan.snapshot(name, step) for name in plan.names for step in plan.steps(name)}
+    sums: dict[str, list[float]] = {}
+    for data in CURVE:
+        found = _scores(plan, f"curve_{data}", models, data, ("linear",))
+        for model in found_models(found):
+            sums.setdefault(model, []).append(value(found, model, data, "linear")["value"])
+    out: dict[str, dict[int, float]] = {}
+    for model, values in sums.items():
+        name, _, step = model.partition("@")
+        out.setdefault(name, {})[int(step or 0)] = sum(values) / len(values)
+    return out
+
+
+def _scores(plan: Plan, name: str, models: dict[str, Path], data: str, protocols: tuple[str, ...]) -> dict[str, Any]:
+    folder = plan.out / "scores" / f"{name}_{plan.size}"
+    kept = folder / "results.json"
+    if kept.exists():
+        found = dict(json.loads(kept.read_text()))
+        if {m for m in found_models(found) if not is_baseline(m)} == set(models):
+            return found
+    otic.evaluate(models, plan.data / data, protocols=protocols, out=folder, quiet=False)
+    return dict(json.loads(kept.read_text()))
+
+
+def found_models(results: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(row["model"] for row in results["rows"]))
+
+
+def value(results: dict[str, Any], model: str, data: str, protocol: str) -> dict[str, Any]:
+    """The row of the data set's own metric."""
+    wanted = model, protocol, METRIC.get(data, "accuracy")
+    return next(r for r in results["rows"] if (r["model"], r["protocol"], r["metric"]) == wanted)
+
+
+def tables(plan: Plan) -> dict[str, dict[str, Any]]:
+    return {budget: table(plan, budget) for budget in BUDGETS}

@@ -1,0 +1,89 @@
+"""One method's run, in a process of its own so that its memory can be read; stopped at any moment, it goes on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import otic
+from benchmarks.bakeoff.plan import Plan
+from otic.core.files import write_json
+from otic.engine.log import read_log
+from otic.engine.loop import Event
+from otic.weights import store
+
+COST = "cost.json"
+
+
+class Snapshots:
+    """A hook that puts the weights of each milestone aside: the save after a step is on disk when the next one ends."""
+
+    def __init__(self, plan: Plan, name: str):
+        self._plan, self._name, self._steps = plan, name, set(plan.steps(name))
+
+    def __call__(self, event: Event) -> None:
+        if event.state.step - 1 in self._steps:
+            keep(self._plan, self._name, event.state.step - 1)
+
+
+def keep(plan: Plan, name: str, step: int) -> None:
+    weights, kept = plan.run(name) / "model.safetensors", plan.snapshot(name, step)
+    if kept.exists():
+        return
+    found = store.describe(weights)["card"]["steps"]
+    assert found == step, f"{weights} is of step {found}, not {step}"
+    kept.parent.mkdir(exist_ok=True)
+    shutil.copy(weights, part := kept.with_suffix(".part"))
+    part.replace(kept)
+
+
+def train(plan: Plan, name: str) -> None:
+    """Train one method up to its last milestone."""
+    recipe, last = plan.recipe(name), plan.steps(name)[-1]
+    warmup = max(1, plan.step(name, "clips") // 20)
+    otic.pretrain(
+        recipe,
+        data=plan.data / "pretrain_manifest.csv",
+        where=["in_test=0"],
+        out=plan.run(name),
+        steps=last,
+        settings=[
+            *plan.settings,
+            f"train.warmup={warmup}",
+            f"train.floor={recipe.train.lr}",  # constant after the warm-up
+            f"train.save_every={plan.unit}",
+            "train.save_minutes=1000000.0",
+        ],
+        hooks=[Snapshots(plan, name)],
+    )
+    keep(plan, name, last)
+    write_json(plan.run(name) / COST, cost(plan.run(name)))
+
+
+def cost(run: Path) -> dict[str, Any]:
+    """Speed and memory of a run: the median over its log, the high-water mark of this process."""
+    lines = read_log(run / "log.jsonl")
+    seconds = [b["seconds"] - a["seconds"] for a, b in itertools.pairwise(lines)]
+    per_step = statistics.median(seconds) / (lines[1]["step"] - lines[0]["step"])
+    clips = lines[-1]["clips"] / lines[-1]["step"]
+    cuda = torch.cuda.is_available()
+    peak = torch.cuda.max_memory_allocated() if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"clips_per_second": clips / per_step, "bytes": peak, "seconds": lines[-1]["seconds"], "cuda": cuda}
+
+
+def apart(arguments: list[str], name: str) -> None:
+    """`train` in a process of its own."""
+    subprocess.run([sys.executable, "-m", "benchmarks.bakeoff", *arguments, "--only", name], check=True)
+
+
+def read_cost(run: Path) -> dict[str, Any]:
+    return dict(json.loads((run / COST).read_text()))
