@@ -1,21 +1,26 @@
-"""Any weights file: ours, or one of the published layouts, told apart by what is in it and never by its name."""
+"""Any weights file: ours, or one of the published layouts, told apart by what is in it and never by its name.
+
+A layout is a file of `weights.upstream` with `matches(content)` (names of a safetensors file, or the top level of a
+pickle) and `loaded(content, settings, path, entry)`.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from safetensors.torch import load_file
 
-from otic.audio.frontend import FrontendConfig
-from otic.core.config import to_dict
 from otic.core.errors import WeightsError
-from otic.models.vit import ViT
 from otic.weights.catalogue import Entry
+from otic.weights.pickles import load_pickle
 from otic.weights.store import Loaded, header, load
 from otic.weights.upstream import eat
+
+LAYOUTS: tuple[ModuleType, ...] = (eat,)  # the first that matches reads the file
 
 
 def read(path: str | Path, entry: Entry | None = None) -> Loaded:
@@ -29,19 +34,25 @@ def read(path: str | Path, entry: Entry | None = None) -> Loaded:
         WeightsError: when it cannot be read, or is of no layout we know.
     """
     path = Path(path)
-    if not is_safetensors(path):
-        if path.suffix == ".safetensors":
-            header(path)  # says what is wrong with it
-        return _eat(path, entry, eat.read(path))
-    head = header(path)
-    if "otic" in (head.get("__metadata__") or {}):
-        return load(path)
-    if eat.matches(head):
-        return _eat(path, entry, eat.convert(load_file(path), _settings(path), where=str(path)))
-    first = next((name for name in head if name != "__metadata__"), "none")
-    raise WeightsError(
-        f"{path}: not written by otic, and of no published layout that it knows (first tensor: {first!r})."
-    )
+    content: Any
+    if is_safetensors(path) or path.suffix == ".safetensors":
+        content = header(path)  # says what is wrong with it
+        if "otic" in (content.pop("__metadata__", None) or {}):
+            return load(path)
+    else:
+        content = load_pickle(path)
+        if not isinstance(content, Mapping):
+            raise WeightsError(f"{path}: holds a {type(content).__name__}, not a checkpoint.")
+    layout = next((layout for layout in LAYOUTS if layout.matches(content)), None)
+    if layout is None:
+        first = next(iter(content), "none")
+        raise WeightsError(
+            f"{path}: not written by otic, and of no published layout that it knows (first tensor: {first!r})."
+        )
+    tensors = load_file(path) if is_safetensors(path) else content
+    found = layout.loaded(tensors, _settings(path), path, entry)
+    assert isinstance(found, Loaded)
+    return found
 
 
 def is_safetensors(path: Path) -> bool:
@@ -64,20 +75,3 @@ def _settings(path: Path) -> dict[str, Any]:
         return dict(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else {}
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{config}: cannot be read ({error}).") from error
-
-
-def _eat(path: Path, entry: Entry | None, found: eat.Converted) -> Loaded:
-    """An EAT checkpoint: the student, as upstream's feature extraction takes it; the classifier, where there is one."""
-    encoder = ViT(found.encoder)
-    encoder.load_state_dict(found.state)
-    card: dict[str, Any] = {
-        "name": entry.name if entry else path.stem if path.stem != "model" else path.parent.name,
-        "system": "EAT",
-        "layout": "EAT",
-        "labels_used": "those of its fine-tuning" if found.head else "none",
-        **({k: v for k, v in asdict(entry).items() if v not in ("", {})} if entry else {}),
-        "inference": {"window": 10.0, "pool": "cls"},  # upstream's utterance vector is the CLS token
-    }
-    extra = {f"head.{name}": tensor for name, tensor in found.head_state.items()}
-    extra_config = {"head": to_dict(found.head), "classes": list(found.labels)} if found.head else {}
-    return Loaded(encoder.eval(), FrontendConfig(mels=found.encoder.mels), card, extra, extra_config)

@@ -18,13 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from otic.audio.frontend import FrontendConfig
+from otic.core.config import to_dict
 from otic.core.errors import ConfigError, WeightsError
 from otic.models.decoders import CNNDecoder, DecoderConfig
 from otic.models.heads import Head, HeadConfig
 from otic.models.positions import sincos
 from otic.models.vit import ViT, ViTConfig
+from otic.weights.catalogue import Entry
 from otic.weights.pickles import load_pickle
-from otic.weights.upstream.table import below, must_fit, on_meta, rename, require
+from otic.weights.store import Loaded
+from otic.weights.upstream.table import below, card, must_fit, on_meta, rename, require
 
 BLOCKS = (r"blocks\.(\d+)\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)", r"blocks.\1.\2.\3")
 _IMAGE = r"modality_encoders\.IMAGE\."  # upstream's name for audio
@@ -81,9 +85,38 @@ class Converted:
     labels: tuple[str, ...] = ()
 
 
-def matches(names: Mapping[str, Any]) -> bool:
-    """Whether tensors of these names are one of EAT's layouts."""
-    return any(mark in names for mark in MARKS)
+def matches(content: Mapping[str, Any]) -> bool:
+    """Whether these tensors, or those of a fairseq checkpoint, are named as one of EAT's layouts does."""
+    nested = content.get("model")
+    return any(mark in content or (isinstance(nested, Mapping) and mark in nested) for mark in MARKS)
+
+
+def loaded(content: Mapping[str, Any], settings: Mapping[str, Any], path: Path, entry: Entry | None = None) -> Loaded:
+    """The student, as upstream's feature extraction takes it; the classifier, where there is one.
+
+    Args:
+        content: What the file holds.
+        settings: The `config.json` beside it; empty without one.
+        path: The file, for messages and for a name.
+        entry: What the catalogue says of it.
+
+    Raises:
+        WeightsError: as `read`.
+    """
+    found = _convert(content, settings, path)
+    encoder = ViT(found.encoder)
+    encoder.load_state_dict(found.state)
+    said = card(
+        path,
+        entry,
+        system="EAT",
+        layout="EAT",
+        labels_used="those of its fine-tuning" if found.head else "none",
+        inference={"window": 10.0, "pool": "cls"},  # upstream's utterance vector is the CLS token
+    )
+    extra = {f"head.{name}": tensor for name, tensor in found.head_state.items()}
+    extra_config = {"head": to_dict(found.head), "classes": list(found.labels)} if found.head else {}
+    return Loaded(encoder.eval(), FrontendConfig(mels=found.encoder.mels), said, extra, extra_config)
 
 
 def read(path: str | Path) -> Converted:
@@ -100,8 +133,13 @@ def read(path: str | Path) -> Converted:
     content = load_pickle(path)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a checkpoint.")
-    if matches(content):  # a bare state dict
-        return convert(content, {}, where=str(path))
+    return _convert(content, {}, path)
+
+
+def _convert(content: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> Converted:
+    """A bare state dict, or a fairseq checkpoint."""
+    if any(mark in content for mark in MARKS):
+        return convert(content, settings, where=str(path))
     if not isinstance(content.get("model"), Mapping):
         raise WeightsError(f"{path}: not a fairseq checkpoint: it has no 'model'.")
     labels = (content.get("task_state") or {}).get("labels") or {}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from otic.core.errors import WeightsError
+from otic.weights.catalogue import Entry
 
 
 def rename(tensors: Mapping[str, Any], table: Sequence[tuple[str, str]], where: str) -> dict[str, Tensor]:
@@ -71,3 +74,10 @@ def on_meta(build: Any, *args: Any) -> nn.Module:
     """A module without memory: only its names and shapes."""
     with torch.device("meta"):
         return build(*args)
+
+
+def card(path: Path, entry: Entry | None, **said: Any) -> dict[str, Any]:
+    """A model's card: what its layout says of it, and over that what the catalogue says."""
+    name = path.stem if path.stem != "model" else path.parent.name
+    known = {k: v for k, v in asdict(entry).items() if v not in ("", {})} if entry else {}
+    return {"name": name, **said, **known}
