@@ -3,5 +3,9 @@
 from otic.models.decoders import CNNDecoder, DecoderConfig
 from otic.models.pooling import POOLINGS, frames, pool
 from otic.models.vit import Encoded, ViT, ViTConfig
+from otic.models.vit_decoder import DecoderShape, TransformerDecoder
 
-__all__ = ["CNNDecoder", "DecoderConfig", "Encoded", "POOLINGS", "ViT", "ViTConfig", "frames", "pool"]
+__all__ = [
+    "CNNDecoder", "DecoderConfig", "DecoderShape", "Encoded", "POOLINGS", "TransformerDecoder", "ViT", "ViTConfig",
+    "frames", "pool",
+]  # fmt: skip

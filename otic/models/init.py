@@ -19,6 +19,17 @@ def init_linear(module: nn.Module, gen: Generator, std: float = 0.02) -> None:
 
 
 @torch.no_grad()
+def init_xavier(module: nn.Module, gen: Generator) -> None:
+    """Every Linear below `module`: weights Xavier-uniform, biases zero (MAE, Audio-MAE)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            bound = math.sqrt(6 / sum(layer.weight.shape))
+            layer.weight.uniform_(-bound, bound, generator=gen)
+            if layer.bias is not None:
+                layer.bias.zero_()
+
+
+@torch.no_grad()
 def init_default(module: nn.Module, gen: Generator) -> None:
     """PyTorch's own rule for Linear and Conv2d, uniform in +-1/sqrt(fan_in), drawn from `gen`."""
     for layer in module.modules():

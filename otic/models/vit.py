@@ -19,7 +19,7 @@ from otic import masking
 from otic.core.errors import ConfigError
 from otic.core.seeds import generator
 from otic.models.block import Block
-from otic.models.init import init_linear, init_patches
+from otic.models.init import init_linear, init_patches, init_xavier
 from otic.models.positions import fit, sincos
 
 
@@ -36,10 +36,15 @@ class ViTConfig:
     eps: float = 1e-6  # of every LayerNorm
     cls: bool = True  # a learned token that stands for the clip
     dist: bool = False  # a second one (DeiT's distillation token, in AST and SSAST)
-    positions: Literal["sincos", "learned", "table"] = "sincos"  # fixed codes, learned codes, fixed codes of a file
+    positions: Literal["sincos", "learned", "table", "legacy"] = "sincos"  # fixed codes, learned codes, fixed codes of
+    # a file, or those of Audio-MAE's code: the sin-cos codes of the transposed table, taken in token order
     table: tuple[int, int] | None = None  # grid (time, freq) of the learned codes, or of those stored in the weights
     crop: bool = True  # learned codes on a smaller grid: central rows (AST) instead of resizing
     drop_path: float = 0.0  # stochastic depth of the last block; the first has none
+    final_norm: bool = (
+        True  # pre-norm: a LayerNorm after the last block (fine-tuned Audio-MAE has it in the head alone)
+    )
+    init: Literal["normal", "xavier"] = "normal"  # first weights of linear layers: N(0, 0.02), or Xavier-uniform (MAE)
 
     @property
     def step(self) -> tuple[int, int]:
@@ -97,7 +102,7 @@ class ViT(nn.Module):
         drops = [cfg.drop_path * i / max(1, cfg.depth - 1) for i in range(cfg.depth)]
         hidden = int(cfg.width * cfg.mlp_ratio)
         self.blocks = nn.ModuleList(Block(cfg.width, cfg.heads, hidden, cfg.norm, cfg.eps, drop) for drop in drops)
-        self.norm = nn.LayerNorm(cfg.width, cfg.eps) if cfg.norm == "pre" else None
+        self.norm = nn.LayerNorm(cfg.width, cfg.eps) if cfg.norm == "pre" and cfg.final_norm else None
         self._init(gen or generator("vit"))
 
     def _make_positions(self) -> None:
@@ -110,13 +115,17 @@ class ViT(nn.Module):
             return
         # Codes made by formula need not be kept in the weights; those of a file are (it may have rounded them).
         grid = cfg.table or (64, self.bands)
+        grid = grid[::-1] if cfg.positions == "legacy" else grid
         self.register_buffer("position_table", sincos(grid, cfg.width), persistent=cfg.table is not None)
 
     @torch.no_grad()
     def _init(self, gen: Generator) -> None:
         if self.proj.weight.is_meta:
             return
-        init_linear(self, gen)
+        if self.cfg.init == "xavier":
+            init_xavier(self, gen)
+        else:
+            init_linear(self, gen)
         init_patches(self.proj, gen)
         if self.extra_tokens is not None:
             self.extra_tokens.normal_(0.0, 1.0 if self.cfg.norm == "post" else 0.02, generator=gen)
@@ -154,7 +163,7 @@ class ViT(nn.Module):
         """The position codes of a grid.
 
         Raises:
-            ConfigError: if a table from a file (`positions="table"`) is too short.
+            ConfigError: if a table that follows no formula (`positions` "table" or "legacy") is too short.
         """
         table, n = self.position_table, grid[0] * grid[1]
         if self.cfg.positions == "learned":
@@ -162,7 +171,7 @@ class ViT(nn.Module):
             return fit(table, self.cfg.table, grid, self.cfg.crop)
         if n <= len(table):
             return table[:n]
-        if self.cfg.positions == "table":
+        if self.cfg.positions in ("table", "legacy"):
             raise ConfigError(f"{n} patches, but the position table ends at {len(table)}: use shorter windows.")
         known = len(table) // grid[1]
         return torch.cat((table, sincos((grid[0] - known, grid[1]), self.width, start=known).to(table)))
