@@ -1,0 +1,69 @@
+"""Every tiny recipe does its job in seconds: loss falls, probe rises, a stopped run ends like an unbroken one."""
+
+import numpy as np
+import pytest
+import torch
+
+import otic
+from otic.engine import checkpoint
+from otic.recipes import RECIPES
+
+TINY = sorted(name for name in RECIPES if name.endswith("_tiny"))
+STEPS = 60
+
+
+class Stop(Exception):
+    """What ends a run in the middle of a step's hooks."""
+
+
+def stop_at(step):
+    def hook(event):
+        if event.state.step == step:
+            raise Stop
+
+    return hook
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_loss_falls_and_the_probe_rises(name, tmp_path):
+    run = otic.pretrain(name, "synth:corpus?clips=300", out=tmp_path / name, steps=STEPS, quiet=True)
+    losses = np.array([line["loss"] for line in run.log()])
+    assert losses[-10:].mean() < 0.97 * losses[:10].mean()
+    heard = "synth:corpus?clips=300&seed=1"  # other clips of the same kinds
+    results = otic.evaluate({"pretrained": run.folder}, heard, protocols=["linear"])
+    data = results.rows[0].data
+    scores = {model: results.value(model, data, "linear") for model in ("pretrained", "untrained")}
+    assert scores["pretrained"] > scores["untrained"], scores
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_stopped_run_ends_like_an_unbroken_one(name, tmp_path):
+    def go(folder, hooks=()):
+        settings = ["batch_size=4", "train.save_every=2"]
+        otic.pretrain(name, "synth:corpus?clips=8", out=folder, steps=4, settings=settings, hooks=hooks, quiet=True)
+        return checkpoint.load(folder)
+
+    whole = go(tmp_path / "whole")
+    with pytest.raises(Stop):
+        go(tmp_path / "broken", [stop_at(3)])
+    assert checkpoint.load(tmp_path / "broken")["step"] == 2
+    again = go(tmp_path / "broken")
+    assert again["step"] == whole["step"] == 4
+    for kind in ("objective", "optimizer"):
+        same(whole[kind], again[kind], kind)
+
+
+def same(a, b, where):
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            same(x, y, f"{where}.{i}")
+    else:
+        assert a == b, where
