@@ -92,32 +92,62 @@ class PixelHead(nn.Module):
         self, tokens: Float[Tensor, "b n d"], spec: Float[Tensor, "b 1 t f"], grid: tuple[int, int]
     ) -> Float[Tensor, "b t2 f"]:
         """The predicted spectrogram, each patch brought to the true patch's mean and std, for pictures."""
-        std, mean = torch.std_mean(patches(spec.float(), self.patch), -1, keepdim=True)
-        tiles = (self(tokens).float() * std + mean).unflatten(2, self.patch).unflatten(1, grid)  # [b, t', f', 16, 16]
-        return tiles.transpose(2, 3).flatten(3).flatten(1, 2)
+        return paint(self(tokens), spec, grid, self.patch)
 
     def loss(
         self, tokens: Float[Tensor, "r n d"], spec: Float[Tensor, "b 1 t f"], visible: Bool[Tensor, "r n"]
     ) -> Float[Tensor, ""]:
         """Mean squared error over hidden patches, float32."""
-        views = len(visible) // len(spec)
-        guess = self(tokens).float().unflatten(0, (-1, views))  # [b, c, n, p]
-        error = (guess - normalised_patches(spec, self.patch)[:, None]).square().mean(-1).flatten(0, 1)
-        return (error * ~visible).sum() / (~visible).sum()
+        return pixel_loss(self(tokens), normalised_patches(spec, self.patch), visible)
 
 
-def normalised_patches(spec: Float[Tensor, "b 1 t f"], patch: tuple[int, int]) -> Float[Tensor, "b n p"]:
+def pixel_loss(
+    guess: Float[Tensor, "r n p"], target: Float[Tensor, "b n p"], visible: Bool[Tensor, "r n"]
+) -> Float[Tensor, ""]:
+    """Mean squared error over hidden patches, float32; the views of a clip share its target."""
+    views = guess.float().unflatten(0, (len(target), -1))  # [b, c, n, p]
+    error = (views - target[:, None]).square().mean(-1).flatten(0, 1)
+    return (error * ~visible).sum() / (~visible).sum()
+
+
+def paint(
+    guess: Float[Tensor, "b n p"],
+    spec: Float[Tensor, "b 1 t f"],
+    grid: tuple[int, int],
+    patch: tuple[int, int],
+    normalised: bool = True,
+) -> Float[Tensor, "b t2 f2"]:
+    """Predicted patches side by side; normalised ones are brought to the true patch's mean and std."""
+    pixels = guess.float()
+    if normalised:
+        std, mean = torch.std_mean(patches(spec.float(), patch), -1, keepdim=True)
+        pixels = pixels * std + mean
+    tiles = pixels.unflatten(2, patch).unflatten(1, grid)  # [b, t', f', 16, 16]
+    return tiles.transpose(2, 3).flatten(3).flatten(1, 2)
+
+
+def normalised_patches(
+    spec: Float[Tensor, "b 1 t f"], patch: tuple[int, int], step: tuple[int, int] | None = None
+) -> Float[Tensor, "b n p"]:
     """Each patch's pixels (time-major), less their mean, over their (unbiased) std; float32."""
-    x = patches(spec.float(), patch)
+    x = patches(spec.float(), patch, step)
     var, mean = torch.var_mean(x, -1, keepdim=True)
     return (x - mean) * (var + 1e-6).rsqrt()
 
 
-def patches(spec: Float[Tensor, "b 1 t f"], patch: tuple[int, int]) -> Float[Tensor, "b n p"]:
-    """Cut into patches without overlap; frames and bins that do not fill one are dropped.
+def patches(
+    spec: Float[Tensor, "b 1 t f"], patch: tuple[int, int], step: tuple[int, int] | None = None
+) -> Float[Tensor, "b n p"]:
+    """Cut into patches; frames and bins that do not fill one are dropped.
+
+    Args:
+        spec: What is cut.
+        patch: (frames, mel bins) of a patch.
+        step: From one patch to the next; None: they do not overlap.
 
     >>> patches(torch.zeros(2, 1, 33, 128), (16, 16)).shape
     torch.Size([2, 16, 256])
     """
-    tiles = spec[:, 0].unfold(1, patch[0], patch[0]).unfold(2, patch[1], patch[1])  # [b, t', f', 16, 16]
+    time, freq = step or patch
+    tiles = spec[:, 0].unfold(1, patch[0], time).unfold(2, patch[1], freq)  # [b, t', f', 16, 16]
     return tiles.flatten(3).flatten(1, 2)
