@@ -6,11 +6,24 @@ from otic.core.registry import Registry
 from otic.objectives.base import Objective
 from otic.objectives.eat import EAT, EATConfig
 from otic.objectives.mae import MAE, MAEConfig
+from otic.objectives.sslam import SSLAM, SSLAMConfig
 from otic.objectives.supervised import Supervised, SupervisedConfig
 
 OBJECTIVES: Registry[tuple[Any, Any]] = Registry("objective")
 OBJECTIVES.add((EATConfig, EAT), "eat")
 OBJECTIVES.add((MAEConfig, MAE), "mae")
+OBJECTIVES.add((SSLAMConfig, SSLAM), "sslam")
 OBJECTIVES.add((SupervisedConfig, Supervised), "supervised")
 
-__all__ = ["EAT", "EATConfig", "MAE", "MAEConfig", "OBJECTIVES", "Objective", "Supervised", "SupervisedConfig"]
+__all__ = [
+    "EAT",
+    "EATConfig",
+    "MAE",
+    "MAEConfig",
+    "OBJECTIVES",
+    "Objective",
+    "SSLAM",
+    "SSLAMConfig",
+    "Supervised",
+    "SupervisedConfig",
+]
