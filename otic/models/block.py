@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from otic.models.regularise import Barred
+
 
 class Attention(nn.Module):
     """Multi-head self-attention with one fused, biased projection (rows q, k, v, each head-major)."""
@@ -19,23 +21,28 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "b n d"], barred: Barred | None = None) -> Float[Tensor, "b n d"]:
         b, n, d = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(q, k, v).transpose(1, 2).reshape(b, n, d))
+        y = attend(q, k, v) if barred is None else barred.finish(attend(q, k, v, barred.mask))
+        return self.proj(y.transpose(1, 2).reshape(b, n, d))
 
 
 def attend(
-    q: Float[Tensor, "b h n e"], k: Float[Tensor, "b h n e"], v: Float[Tensor, "b h n e"]
+    q: Float[Tensor, "b h n e"],
+    k: Float[Tensor, "b h n e"],
+    v: Float[Tensor, "b h n e"],
+    mask: Float[Tensor, "b 1 q n"] | None = None,
 ) -> Float[Tensor, "b h n e"]:
-    """softmax(q k' / sqrt(e)) v.
+    """softmax(q k' / sqrt(e) + mask) v.
 
     PyTorch's fused kernel, except for short bf16 sequences on CPUs: its backward is four times slower there than the
     plain products (torch 2.13, 16 x 103 tokens), which is a tenth of a training step.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= 1024:
-        return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
+        logits = q * q.shape[-1] ** -0.5 @ k.mT
+        return (logits if mask is None else logits + mask.to(logits)).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, None if mask is None else mask.to(q))
 
 
 class FeedForward(nn.Module):
@@ -66,19 +73,20 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, hidden)
 
     def forward(
-        self, x: Float[Tensor, "b n d"], gen: Generator | None = None
+        self, x: Float[Tensor, "b n d"], gen: Generator | None = None, barred: Barred | None = None
     ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
         """The block's output, and the raw output of its feed-forward (before residual and norm).
 
         Args:
             x: Tokens.
             gen: Source of drop path's coins while training; None where there is no drop path.
+            barred: Tokens that give no attention here (regularised masking).
         """
         if self.pre:
-            x = x + self._drop(self.attn(self.norm1(x)), gen)
+            x = x + self._drop(self.attn(self.norm1(x), barred), gen)
             raw = self.mlp(self.norm2(x))
             return x + self._drop(raw, gen), raw
-        x = self.norm1(x + self._drop(self.attn(x), gen))
+        x = self.norm1(x + self._drop(self.attn(x, barred), gen))
         raw = self.mlp(x)
         return self.norm2(x + self._drop(raw, gen)), raw
 

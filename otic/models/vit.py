@@ -21,6 +21,7 @@ from otic.core.seeds import generator
 from otic.models.block import Block
 from otic.models.init import init_linear, init_patches, init_xavier
 from otic.models.positions import fit, sincos
+from otic.models.regularise import Barred, Regularise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +184,7 @@ class ViT(nn.Module):
         *,
         taps: bool = False,
         gen: Generator | None = None,
+        regularise: Regularise | None = None,
     ) -> Encoded:
         """Run the blocks over all tokens, or over the visible ones only.
 
@@ -191,7 +193,8 @@ class ViT(nn.Module):
             visible: True where a token is seen, equally many in each row; several rows per clip
                 (row = clip * views + view) encode several masked views of it.
             taps: Keep each block's output and its raw feed-forward output.
-            gen: Source of drop path's coins while training.
+            gen: Source of drop path's coins, and of what is barred, while training.
+            regularise: Patches barred from attention, other ones in each block; while training only.
         """
         x = tokens if visible is None else masking.gather(tokens, visible)
         if self.extra_tokens is not None:
@@ -201,7 +204,7 @@ class ViT(nn.Module):
             x = self.embed_norm(x)
         layers, ffn = [], []
         for block in self.blocks:
-            x, raw = block(x, gen)
+            x, raw = block(x, gen, self._barred(x, regularise, gen))
             if taps:
                 layers.append(x)
                 ffn.append(raw)
@@ -213,6 +216,12 @@ class ViT(nn.Module):
             tuple(ffn),
             x[:, self.cfg.extra - 1] if self.cfg.dist else None,
         )
+
+    def _barred(self, x: Tensor, regularise: Regularise | None, gen: Generator | None) -> Barred | None:
+        if regularise is None or not self.training or not regularise.ratio:
+            return None
+        assert gen is not None, "regularised masking draws from a generator while training: pass gen"
+        return regularise.barred(len(x), x.shape[1] - self.cfg.extra, self.cfg.extra, gen)
 
     def forward(self, spec: Float[Tensor, "b 1 t f"], *, taps: bool = False) -> Encoded:
         """Encode whole clips."""

@@ -1,6 +1,9 @@
 """Learning from labels: the fine-tuning objective of EAT, AST and Audio-MAE, and the losses that it is made of.
 
-Axes: b clips, c classes.
+While training it may hide parts of a clip: regularised masking in every layer (A-JEPA, arXiv 2311.15830), or whole
+time steps and frequency rows from the start (Audio-MAE, arXiv 2207.06405).
+
+Axes: b clips, t frames, f mel bins, n patches, c classes.
 """
 
 from __future__ import annotations
@@ -9,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
+from otic import masking
 from otic.core.batch import Batch, Loss
 from otic.core.errors import ConfigError
 from otic.models.heads import Head, HeadConfig
+from otic.models.regularise import Regularise
 from otic.models.vit import ViT
 from otic.objectives.base import Objective
 
@@ -54,6 +59,9 @@ class SupervisedConfig:
     loss: Literal["bce", "ce"] = "ce"  # several classes at once, or exactly one
     per: Literal["label", "clip", "cell"] = "label"  # what bce's sum is divided by
     smoothing: float = 0.0  # label smoothing of ce (EAT on ESC-50: 0.1)
+    rm: Regularise = field(default_factory=lambda: Regularise(ratio=0.0))  # patches barred from attention (A-JEPA: 0.1)
+    hide_time: float = 0.0  # share of the time steps that are dropped while training (Audio-MAE on AudioSet: 0.2)
+    hide_freq: float = 0.0  # share of the frequency rows, likewise
 
 
 class Supervised(Objective):
@@ -77,14 +85,31 @@ class Supervised(Objective):
 
     def forward(self, batch: Batch, gen: Generator) -> Loss:
         assert batch.spec is not None, "the front-end has not filled the batch"
-        encoded = self.net.encode(self.net.tokens(batch.spec)[0], gen=gen)
-        logits, targets = self.head(encoded), self._targets(batch)
+        visible = self.draw(batch.spec, gen)
+        logits, targets = self.logits(batch.spec, visible, gen), self._targets(batch)
         if self.cfg.loss == "bce":
             total = bce(logits, targets, self.cfg.per)
         else:
             total = cross_entropy(logits, targets, self.cfg.smoothing)
         hit = (logits.argmax(1) == targets.argmax(1)).float().mean()
         return Loss(total, {"accuracy": hit.detach()})
+
+    def draw(self, spec: Float[Tensor, "b 1 t f"], gen: Generator) -> Bool[Tensor, "b n"] | None:
+        """The patches that this step sees; None: all."""
+        cfg, grid = self.cfg, self.net.grid(spec.shape[2])
+        if not self.training or not (cfg.hide_time or cfg.hide_freq):
+            return None
+        return masking.strips(len(spec), grid, keep_time=1 - cfg.hide_time, keep_freq=1 - cfg.hide_freq, gen=gen)
+
+    def logits(
+        self,
+        spec: Float[Tensor, "b 1 t f"],
+        visible: Bool[Tensor, "b n"] | None = None,
+        gen: Generator | None = None,
+    ) -> Float[Tensor, "b c"]:
+        """What the head says of clips, or of the visible patches of them."""
+        encoded = self.net.encode(self.net.tokens(spec)[0], visible, gen=gen, regularise=self.cfg.rm)
+        return self.head(encoded)
 
     def _targets(self, batch: Batch) -> Float[Tensor, "b c"]:
         """Class indices become one-hot rows; rows stay.

@@ -8,6 +8,7 @@ from otic.core.errors import ConfigError
 from otic.core.seeds import generator
 from otic.models import ViT, ViTConfig
 from otic.models.heads import HeadConfig
+from otic.models.regularise import Regularise
 from otic.objectives import Supervised, SupervisedConfig
 from otic.objectives.supervised import bce, cross_entropy
 
@@ -44,3 +45,39 @@ def test_labels_as_indices_or_rows():
         tuner(replace(batch, labels=None), generator(0))
     with pytest.raises(ConfigError, match="6 classes, but the head has 5"):
         tuner(replace(batch, labels=torch.zeros(3, 6)), generator(0))
+
+
+def clips(count=3, frames=96):
+    spec = torch.randn(count, 1, frames, 128, generator=generator("spec"))
+    return Batch(torch.zeros(count, 1), torch.ones(count, dtype=torch.long), spec=spec, labels=torch.arange(count))
+
+
+def test_hidden_time_steps_and_rows_while_training():
+    cfg = replace(CFG, hide_time=0.4, hide_freq=0.25, head=replace(CFG.head, read="mean"))
+    tuner = Supervised(ViT(ViTConfig(width=32, depth=1, heads=4), generator("encoder")), cfg)
+    batch = clips()
+    visible = tuner.draw(batch.spec, generator(0)).view(3, 6, 8)
+    for clip in visible:
+        steps, rows = clip.any(1), clip.any(0)
+        assert (int(steps.sum()), int(rows.sum())) == (int(6 * (1 - 0.4)), int(8 * (1 - 0.25)))
+        assert torch.equal(clip, steps[:, None] & rows)
+    seen = visible.flatten(1)
+    alone = torch.cat([
+        tuner.head(tuner.net.encode(tuner.net.tokens(batch.spec)[0][k : k + 1, seen[k]])) for k in range(3)
+    ])  # fmt: skip
+    torch.testing.assert_close(tuner.logits(batch.spec, seen), alone, atol=1e-5, rtol=1e-5)
+    assert tuner.eval().draw(batch.spec, generator(0)) is None  # all tokens at test time
+
+
+def test_regularised_masking_while_training_alone():
+    encoder = ViT(ViTConfig(width=32, depth=2, heads=4), generator("encoder"))
+    plain, tuner = Supervised(encoder, CFG), Supervised(encoder, replace(CFG, rm=Regularise(ratio=0.3)))
+    tuner.head.load_state_dict(plain.head.state_dict())
+    batch, gen = clips(), generator
+    assert not torch.equal(tuner(batch, gen(0)).total, plain(batch, gen(0)).total)
+    assert not torch.equal(tuner(batch, gen(0)).total, tuner(batch, gen(1)).total)
+    tuner.eval()
+    assert torch.equal(tuner(batch, gen(0)).total, plain(batch, gen(0)).total)
+    both = Supervised(encoder.train(), replace(CFG, rm=Regularise(), hide_time=0.3))
+    both(batch, gen(0)).total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in both.parameters() if p.requires_grad)
