@@ -17,10 +17,10 @@ class TrainConfig:
     warmup: int = 53_333  # of these, steps of linear warm-up from 0
     lr: float = 5e-4  # peak learning rate
     floor: float = 0.0  # learning rate at the end of the half cosine
-    adam: Literal["torch", "fairseq"] = "torch"  # torch: AdamW; fairseq: epsilon as in the published EAT runs, slower
+    adam: Literal["torch", "fairseq", "l2"] = "torch"  # AdamW; epsilon as in EAT's runs (slower); decay in the gradient
     betas: tuple[float, float] = (0.9, 0.95)  # Adam's decay rates
     eps: float = 1e-8  # Adam's epsilon
-    weight_decay: float = 0.05  # decoupled, times the learning rate
+    weight_decay: float = 0.05  # decoupled, times the learning rate (adam="l2": coupled, added to the gradient)
     decay: Literal["exact", "intended"] = "exact"  # exact: decay every tensor, as EAT's runs did; intended: not the 1-D
     clip: float = 4.0  # largest norm of the gradient; 0: never clipped
     accumulate: int = 1  # forward and backward passes for one step; each takes its share of the batch

@@ -1,11 +1,11 @@
-"""The optimiser: AdamW over groups of parameters, and the schedule's learning rate in it."""
+"""The optimiser: Adam over groups of parameters, and the schedule's learning rate in it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 
 from otic.engine.adam import FairseqAdam
 from otic.engine.config import TrainConfig
@@ -29,10 +29,12 @@ def _is_vector(p: nn.Parameter) -> bool:
 
 
 def make_optimizer(module: nn.Module, cfg: TrainConfig) -> Optimizer:
-    """Adam with decoupled decay as `cfg` says; its learning rate is set before each step."""
+    """Adam as `cfg` says, its decay decoupled or (SSAST) coupled; its learning rate is set before each step."""
     groups = parameter_groups(module, cfg)
     if cfg.adam == "fairseq":
         return FairseqAdam(groups, lr=0.0, betas=cfg.betas, eps=cfg.eps)
+    if cfg.adam == "l2":
+        return Adam(groups, lr=0.0, betas=cfg.betas, eps=cfg.eps, fused=True)
     return AdamW(groups, lr=0.0, betas=cfg.betas, eps=cfg.eps, fused=True)
 
 
