@@ -5,6 +5,7 @@ from typing import Any
 from otic.core.registry import Registry
 from otic.objectives.base import Objective
 from otic.objectives.eat import EAT, EATConfig
+from otic.objectives.m2d import M2D, M2DConfig
 from otic.objectives.mae import MAE, MAEConfig
 from otic.objectives.sslam import SSLAM, SSLAMConfig
 from otic.objectives.supervised import Supervised, SupervisedConfig
@@ -13,6 +14,7 @@ OBJECTIVES: Registry[tuple[Any, Any]] = Registry("objective")
 OBJECTIVES.add((EATConfig, EAT), "eat")
 OBJECTIVES.add((MAEConfig, MAE), "mae")
 OBJECTIVES.add((SSLAMConfig, SSLAM), "sslam")
+OBJECTIVES.add((M2DConfig, M2D), "m2d")
 OBJECTIVES.add((SupervisedConfig, Supervised), "supervised")
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "EATConfig",
     "MAE",
     "MAEConfig",
+    "M2D",
+    "M2DConfig",
     "OBJECTIVES",
     "Objective",
     "SSLAM",
