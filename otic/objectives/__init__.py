@@ -5,16 +5,20 @@ from typing import Any
 from otic.core.registry import Registry
 from otic.objectives.base import Objective
 from otic.objectives.eat import EAT, EATConfig
-from otic.objectives.m2d import M2D, M2DConfig
 from otic.objectives.mae import MAE, MAEConfig
+from otic.objectives.mam_clap import MAMCLAP, MAMCLAPConfig
+from otic.objectives.mspm import MSPM, MSPMConfig
 from otic.objectives.sslam import SSLAM, SSLAMConfig
+from otic.objectives.m2d import M2D, M2DConfig
 from otic.objectives.supervised import Supervised, SupervisedConfig
 
 OBJECTIVES: Registry[tuple[Any, Any]] = Registry("objective")
 OBJECTIVES.add((EATConfig, EAT), "eat")
 OBJECTIVES.add((MAEConfig, MAE), "mae")
 OBJECTIVES.add((SSLAMConfig, SSLAM), "sslam")
+OBJECTIVES.add((MSPMConfig, MSPM), "mspm")
 OBJECTIVES.add((M2DConfig, M2D), "m2d")
+OBJECTIVES.add((MAMCLAPConfig, MAMCLAP), "mam_clap")
 OBJECTIVES.add((SupervisedConfig, Supervised), "supervised")
 
 __all__ = [
@@ -22,6 +26,10 @@ __all__ = [
     "EATConfig",
     "MAE",
     "MAEConfig",
+    "MAMCLAP",
+    "MAMCLAPConfig",
+    "MSPM",
+    "MSPMConfig",
     "M2D",
     "M2DConfig",
     "OBJECTIVES",
