@@ -70,6 +70,7 @@ class TransformerDecoder(nn.Module):
         if shape.table is not None:
             turned = shape.table[::-1] if shape.positions == "legacy" else shape.table
             self.register_buffer("position_table", sincos(turned, shape.width))
+            self.register_buffer("cls_position", torch.zeros(shape.width))
         if not self.proj.weight.is_meta:
             self._init(gen or generator("decoder"))
 
@@ -113,7 +114,10 @@ class TransformerDecoder(nn.Module):
         x = x + self.positions(grid).to(x)
         if cls is None or self.shape.decoder == "local":
             return x
-        return torch.cat((self.embed(cls)[:, None].to(x), x), 1)  # its position code is zero
+        token = self.embed(cls)[:, None]
+        if self.shape.table is not None:  # otherwise its position code is zero
+            token = token + self.get_buffer("cls_position")
+        return torch.cat((token.to(x), x), 1)
 
     def positions(self, grid: tuple[int, int]) -> Float[Tensor, "n p"]:
         """The position codes of a grid.
