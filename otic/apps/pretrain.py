@@ -19,6 +19,7 @@ from otic.data.source import open_source
 from otic.engine.interrupt import Interrupt, Interrupted
 from otic.engine.loop import Hook
 from otic.recipes import RECIPES, Recipe
+from otic.recipes.base import for_classes
 
 __all__ = ["Interrupted", "Run", "pretrain"]
 
@@ -81,6 +82,8 @@ def pretrain(
     chosen, length = choose(base, seed, settings), Length(steps, epochs, minutes, tuple(settings))
     sources = (str(data),) if isinstance(data, str | Path) else tuple(str(d) for d in data)
     source = open_source(sources, where=where)
+    base = for_classes(base, source.classes)
+    chosen = choose(base, seed, settings)
     asked = request(chosen, source, steps=steps, epochs=epochs, minutes=minutes, precision=precision, init=init)
     command = resume_command(
         base.name, sources, out=out, where=where, steps=steps, epochs=epochs, minutes=minutes, seed=seed,

@@ -5,11 +5,11 @@ from typing import Any
 from otic.core.registry import Registry
 from otic.objectives.base import Objective
 from otic.objectives.eat import EAT, EATConfig
+from otic.objectives.m2d import M2D, M2DConfig
 from otic.objectives.mae import MAE, MAEConfig
 from otic.objectives.mam_clap import MAMCLAP, MAMCLAPConfig
 from otic.objectives.mspm import MSPM, MSPMConfig
 from otic.objectives.sslam import SSLAM, SSLAMConfig
-from otic.objectives.m2d import M2D, M2DConfig
 from otic.objectives.supervised import Supervised, SupervisedConfig
 
 OBJECTIVES: Registry[tuple[Any, Any]] = Registry("objective")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -12,9 +12,14 @@ from otic.core.ramps import Ramp
 from otic.core.registry import Registry
 from otic.core.seeds import generator
 from otic.engine.config import TrainConfig
-from otic.inference.options import Options
+from otic.inference.load import read_model
+from otic.inference.options import Options, from_card
+from otic.models.cells import Ruler
 from otic.models.vit import ViT, ViTConfig
 from otic.objectives import OBJECTIVES, Objective
+from otic.objectives.teacher import SELF, EncoderTeacher, Teacher
+from otic.weights.card import saw_labels
+from otic.weights.store import Loaded
 
 C = TypeVar("C")
 
@@ -38,17 +43,48 @@ class Recipe:
     inference: Options = field(default_factory=Options)  # how the trained model is read out, unless told otherwise
     seed: int = 0  # of weights, order, crops, masks
 
-    def build(self) -> tuple[ViT, Objective]:
+    def build(self, teachers: Sequence[Teacher] | None = None) -> tuple[ViT, Objective]:
         """The encoder and, around it, the objective, with their first weights; both follow from `seed` alone."""
         encoder = ViT(self.encoder, generator(self.seed, "encoder"))
-        return encoder, self.wrap(encoder)
+        return encoder, self.wrap(encoder, teachers)
 
-    def wrap(self, encoder: ViT) -> Objective:
-        """The objective around an encoder that has its weights already."""
+    def wrap(self, encoder: ViT, teachers: Sequence[Teacher] | None = None) -> Objective:
+        """The objective around an encoder that has its weights already.
+
+        A config with a field `ruler` is told what the front-end's spectrograms measure; one with a field `teachers`
+        gets those models, unless they are given.
+        """
         _, kind = OBJECTIVES[self.method]
-        objective = kind(encoder, self.objective, generator(self.seed, "objective"))
+        cfg, more = self.objective, {}
+        if hasattr(cfg, "ruler"):
+            cfg = dataclasses.replace(cfg, ruler=Ruler.of(self.frontend))
+        if hasattr(cfg, "teachers"):
+            more["teachers"] = self.load_teachers() if teachers is None else teachers
+        objective = kind(encoder, cfg, generator(self.seed, "objective"), **more)
         assert isinstance(objective, Objective)
         return objective
+
+    def load_teachers(self) -> list[Teacher]:
+        """The models that the objective's config names as teachers.
+
+        Raises:
+            WeightsError: when one cannot be loaded.
+        """
+        names = getattr(self.objective, "teachers", ())
+        return [teacher_of(read_model(name), name) for name in names if name != SELF]
+
+
+def teacher_of(loaded: Loaded, name: str) -> Teacher:
+    """A model that was read becomes a teacher, in the windows and with the pooling that its card names."""
+    options = from_card(loaded.card)
+    return EncoderTeacher(
+        loaded.encoder,
+        loaded.frontend,
+        name,
+        window=options.window or 10.0,
+        pool="cls" if options.pool == "cls" else "mean",
+        labels_used=saw_labels(loaded.card),
+    )
 
 
 RECIPES: Registry[Callable[[], Recipe]] = Registry("recipe")  # filled by the files beside this one
@@ -96,6 +132,13 @@ def small(name: str, method: str, objective: Any, **encoder: Any) -> Recipe:
         train=TrainConfig(steps=100_000, warmup=10_000, lr=1e-3, decay="intended", log_every=10),
         inference=Options(window=10.0),
     )
+
+
+def for_classes(recipe: Recipe, names: Sequence[str]) -> Recipe:
+    """The recipe for data with these classes, where its objective leaves their number open (`classes=0`)."""
+    if getattr(recipe.objective, "classes", None) != 0 or not names:
+        return recipe
+    return dataclasses.replace(recipe, objective=dataclasses.replace(recipe.objective, classes=len(names)))
 
 
 def lengthen(recipe: Recipe, steps: int) -> Recipe:
