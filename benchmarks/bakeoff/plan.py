@@ -4,7 +4,7 @@ Each method makes one run: warm-up, then a constant learning rate, so that every
 that length. Snapshots are taken at shares of the two budgets:
 
 clips     every method has seen equally many crops
-compute   every method has done as much arithmetic as Audio-MAE has after that many crops
+compute   every method has done as much arithmetic as EAT has after that many crops
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from otic.core.files import write_json
 from otic.core.seeds import generator
 from otic.recipes import RECIPES, Recipe
 
-REFERENCE = "audiomae"  # whose arithmetic sets the budget of the second table
+REFERENCE = "eat"  # whose arithmetic sets the budget of the second table
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 UNITS = 32  # a budget's steps are rounded to this part of the clip budget's
 BUDGETS = ("clips", "compute")
