@@ -74,7 +74,7 @@ def pretrain(
     Args:
         recipe: A recipe of `otic models`.
         data: Any SRC: folders of audio, manifests, scene recipes, synth:corpus?clips=2000.
-        out: The run folder: checkpoint, log.jsonl, model.safetensors.
+        out: The run folder: checkpoint, log.jsonl, model.safetensors, report.html.
         steps: Optimiser steps of the whole run; default: the recipe's.
         epochs: Instead of steps: passes over the data.
         minutes: Instead of steps: time.
@@ -92,7 +92,7 @@ def pretrain(
         devices=devices, precision=precision, seed=seed, where=where, settings=common.set, quiet=common.quiet,
     )  # fmt: skip
     loss = "" if run.loss is None else f", loss {run.loss:.4g}"
-    text = f"{run.weights}: {run.steps} steps{loss}\nnext: otic evaluate {run.folder} --data SRC"
+    text = f"{run.weights}: {run.steps} steps{loss}\nreport: {run.report}\nnext: otic evaluate {run.folder} --data SRC"
     return Answer(run.to_dict(), text, SOME_FAILED if run.bad else DONE)
 
 

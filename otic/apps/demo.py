@@ -11,20 +11,18 @@ import numpy as np
 
 from otic.apps.evaluate import evaluate
 from otic.apps.pretrain import Run, pretrain
-from otic.apps.pretrain_job import PREVIEW
-from otic.audio.frontend import Frontend
+from otic.apps.pretrain_page import examples
 from otic.core.config import to_dict
 from otic.core.machine import machine
 from otic.data.crops import clips
 from otic.data.rows import Source
 from otic.data.source import open_source
 from otic.evaluation import report, scoreboard
-from otic.evaluation.report import Masked, Section
+from otic.evaluation.report import Section
 from otic.evaluation.results import Results
 
 CORPUS = "synth:corpus?clips=2400"  # 1800 to learn from, 600 held out
 RECIPE = "eat_demo"
-SHOWN = 4  # clips in the report's pictures
 MAPPED = 1000  # clips on the map of data without labels
 
 
@@ -70,6 +68,7 @@ def demo(
         RECIPE, str(data or CORPUS), out=out, where=where, minutes=minutes, seed=seed, settings=settings, quiet=quiet
     )
     results = _scores(run, source, seed, quiet)
+    results.notes += run.notes
     results.write(out / "results.json")
     page = out / "report.html"
     write_report(page, run, source, results)
@@ -95,30 +94,13 @@ def write_report(path: Path, run: Run, source: Source, results: Results) -> None
         "updates": f"{run.steps} of {recipe.batch_size} clips", "training": f"{run.seconds / 60:.1f} min",
         "machine": ", ".join(f"{k} {v}" for k, v in machine().items() if v),
     }  # fmt: skip
+    log = run.log()
     sections = [
-        scoreboard.scores(results), report.curves(run.folder / "log.jsonl"), report.masked(_examples(run)),
+        scoreboard.scores(results), report.curves(log), report.health(log), report.masked(examples(run.folder, recipe)),
         *(closer or [_map(run, source)]), report.notes(results.notes), report.settings(facts, to_dict(recipe)),
     ]  # fmt: skip
     summary = scoreboard.sentence(results) if results.rows else results.notes[0]
     report.write(path, f"{recipe.name} on {source.name}", *sections, summary=summary)
-
-
-def _examples(run: Run) -> list[Masked]:
-    """The first clips of the run's `preview.npz`."""
-    if not (run.folder / PREVIEW).exists():
-        return []
-    with np.load(run.folder / PREVIEW) as file:
-        ids, spec, visible, guess = (file[name][:SHOWN] for name in ("ids", "spec", "visible", "guess"))
-    pixels = guess.shape[1:] == spec.shape[1:]
-    name = "prediction (at each patch's true level)" if pixels else "predicted target (its main component)"
-    rate = Frontend(run.recipe.frontend).frame_rate
-    return [
-        Masked(
-            name=str(i).partition("@")[0].rpartition("/")[2], seconds=len(s) / rate, spec=s, visible=v > 0.5, guess=g,
-            guess_name=name,
-        )
-        for i, s, v, g in zip(ids, spec, visible, guess, strict=True)
-    ]  # fmt: skip
 
 
 def _map(run: Run, source: Source) -> Section:

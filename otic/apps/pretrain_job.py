@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from otic.apps.pretrain_request import Length, check_same
 from otic.audio.frontend import Frontend, measure
 from otic.core.batch import Batch
 from otic.core.config import to_dict
-from otic.core.errors import ConfigError
+from otic.core.errors import ConfigError, OticWarning
 from otic.core.files import atomic, write_json
 from otic.core.machine import commit
 from otic.core.seeds import generator
@@ -25,9 +26,10 @@ from otic.core.world import World
 from otic.data.crops import Crops, batches
 from otic.engine import checkpoint
 from otic.engine.calibrate import Enough, Stopwatch
+from otic.engine.health import CLIPS, Health, interval
 from otic.engine.hooks import Save
 from otic.engine.interrupt import Interrupt, Interrupted
-from otic.engine.log import Log, read_log
+from otic.engine.log import Log, read_log, warnings_in
 from otic.engine.loop import Event, Hook, State, train
 from otic.engine.optim import make_optimizer
 from otic.engine.progress import Progress
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from otic.inference.model import Model
 
 WEIGHTS, LOG, PREVIEW, SETTINGS = "model.safetensors", "log.jsonl", "preview.npz", "recipe.json"
+PAGE = "report.html"
 MEASURED = 512  # crops that the normalisation statistics are measured on
 SHARE, MOST = 0.05, 20.0  # of the minutes given, and seconds at most, spent on measuring the speed
 SPARE = 0.02  # of the minutes given, left for saving
@@ -72,6 +75,16 @@ class Run:
         """The model's file."""
         return self.folder / WEIGHTS
 
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.folder / PAGE
+
+    @property
+    def notes(self) -> list[str]:
+        """What the run warned of: collapse."""
+        return warnings_in(self.folder / LOG)
+
     def log(self) -> list[dict[str, Any]]:
         """The lines of `log.jsonl`: step, loss, its parts, lr, grad_norm, clips_per_second, ..."""
         return read_log(self.folder / LOG)
@@ -81,6 +94,7 @@ class Run:
         return {
             "out": str(self.folder), "weights": str(self.weights), "recipe": to_dict(self.recipe), "steps": self.steps,
             "clips_seen": self.clips, "seconds": round(self.seconds, 3), "loss": self.loss, "bad": self.bad,
+            "notes": self.notes, "report": str(self.report),
         }  # fmt: skip
 
     def load(self) -> Model:
@@ -128,12 +142,15 @@ class Job:
         recipe = self._settle() if saved is None else self._settled(saved)
         plan = self._build(recipe, saved)
         self._tell(plan)
-        if plan.state.step < recipe.train.steps:
+        unfinished = plan.state.step < recipe.train.steps
+        if unfinished:
             if saved is None:
                 self._save(plan)
             self._train(plan)
             self._save(plan)
         self._finish(plan)
+        if self.world.main and (unfinished or not (self.folder / PAGE).exists()):
+            self._page(plan)
         return self._result(plan)
 
     def _check(self) -> None:
@@ -240,9 +257,21 @@ class Job:
     def _train(self, plan: Plan) -> None:
         cfg, step, main = plan.recipe.train, plan.state.step, self.world.main
         save = Save(lambda: self._save(plan), cfg, self.stop, self.command, self.world)
-        log = (Log(self.folder / LOG, cfg.log_every, cfg.steps, step),) if main else ()
-        with Progress(plan.recipe.name, cfg.steps, step, quiet=self.quiet or not main) as progress:
+        health = self._health(plan) if main else None
+        log = (Log(self.folder / LOG, cfg.log_every, cfg.steps, step, health),) if main else ()
+        remark = (lambda: "collapsed" * bool(health.warned)) if health else None
+        with Progress(plan.recipe.name, cfg.steps, step, quiet=self.quiet or not main, remark=remark) as progress:
             self._loop(plan, (*self.hooks, *log, progress, save))
+
+    def _health(self, plan: Plan) -> Health:
+        """Measures the encoder on the run's first crops, which follow from the seed."""
+        recipe, path, step = plan.recipe, self.folder / LOG, plan.state.step
+        clips = self.crops.batch([self.crops.take(k) for k in range(max(8, min(CLIPS, len(self.crops))))])
+        spec = plan.frontend.fill(clips.to(self.world.device), recipe.frames or None).spec
+        assert spec is not None
+        every = interval(recipe.train.steps, recipe.batch_size)
+        history = [line for line in read_log(path) if line["step"] <= step] if path.exists() else []
+        return Health(plan.objective.encoder, spec, every, recipe.train.steps, world=self.world, history=history)
 
     def _save(self, plan: Plan) -> None:
         """Checkpoint and model; both are whole at any moment."""
@@ -268,7 +297,7 @@ class Job:
             "data": list(self.data), "clips_in_data": len(self.crops.source), "clips_seen": state.clips,
             "crop_seconds": recipe.crop_seconds, "steps": state.step, "steps_planned": recipe.train.steps,
             "seed": recipe.seed, "init": None if self.init is None else str(self.init),
-            "labels_used": plan.objective.labels_used,
+            "labels_used": plan.objective.labels_used, "notes": warnings_in(self.folder / LOG),
             "otic": __version__, "commit": commit(), "inference": to_dict(recipe.inference),
         }  # fmt: skip
 
@@ -282,6 +311,16 @@ class Job:
         if not (self.folder / PREVIEW).exists():
             self._preview(plan)
         write_json(self.folder / SETTINGS, to_dict(plan.recipe))
+
+    def _page(self, plan: Plan) -> None:
+        """`report.html`; whatever goes wrong with it, the run is done."""
+        from otic.apps.pretrain_page import write_page
+
+        try:
+            write_page(self.folder, plan.recipe, self._card(plan), plan.state.seconds)
+        except Exception as error:
+            message = f"{self.folder / PAGE}: not written ({type(error).__name__}: {error}). The run is complete."
+            warnings.warn(OticWarning(message), stacklevel=2)
 
     @torch.no_grad()
     def _preview(self, plan: Plan) -> None:

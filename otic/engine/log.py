@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,18 @@ class Log:
         every: Steps from one line to the next.
         last: The run's last step, which always gets a line.
         step: Where the run goes on.
+        measure: Asked after each step for what is known only now and then; where it answers there is a line.
     """
 
-    def __init__(self, path: Path, every: int, last: int, step: int = 0):
-        self._path, self._every, self._last = path, every, last
+    def __init__(
+        self,
+        path: Path,
+        every: int,
+        last: int,
+        step: int = 0,
+        measure: Callable[[Event], dict[str, Any]] | None = None,
+    ):
+        self._path, self._every, self._last, self._measure = path, every, last, measure
         self._since: list[Event] = []
         if path.exists():
             kept = [json.dumps(line) + "\n" for line in read_log(path) if line["step"] <= step]
@@ -31,7 +40,8 @@ class Log:
 
     def __call__(self, event: Event) -> None:
         self._since.append(event)
-        if event.state.step % self._every and event.state.step != self._last:
+        rare = self._measure(event) if self._measure else {}
+        if not rare and event.state.step % self._every and event.state.step != self._last:
             return
         seconds = self._mean("seconds")
         parts = {name: math.fsum(e.parts[name] for e in self._since) / len(self._since) for name in event.parts}
@@ -39,7 +49,7 @@ class Log:
             "step": event.state.step, "loss": _short(self._mean("loss")), **{k: _short(v) for k, v in parts.items()},
             "lr": _short(event.lr), "grad_norm": _short(self._mean("norm")), "clips": event.state.clips,
             "clips_per_second": _short(self._clips(event) / seconds), "waited": _short(self._mean("waited") / seconds),
-            "seconds": round(event.state.seconds, 3), "time": round(time.time(), 3),
+            "seconds": round(event.state.seconds, 3), "time": round(time.time(), 3), **rare,
         }  # fmt: skip
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -63,6 +73,11 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
         if isinstance(line, dict) and "step" in line:
             lines.append(line)
     return lines
+
+
+def warnings_in(path: str | Path) -> list[str]:
+    """What a log's lines warn of; nothing where there is no log yet."""
+    return [str(line["warning"]) for line in read_log(path) if "warning" in line] if Path(path).exists() else []
 
 
 def _short(value: float) -> float:

@@ -98,9 +98,9 @@ def train(
     state = state or State()
     net, schedule = replicate(objective, cfg, world), cfg.schedule
     params = [p for p in objective.parameters() if p.requires_grad]
-    began = time.perf_counter()
+    began = asked = time.perf_counter()
     for step, batch in zip(range(state.step, cfg.steps), batches, strict=False):
-        waited = time.perf_counter() - began
+        waited = time.perf_counter() - asked
         gen = step_generator(seed, step, world)
         losses, pieces = [], split(batch.to(world.device), cfg.accumulate)
         for k, piece in enumerate(pieces, 1):
@@ -126,6 +126,7 @@ def train(
         event = Event(state, total, mean_parts(losses), norm, lr, seconds, waited)
         for hook in hooks:
             hook(event)
+        asked = time.perf_counter()  # hooks (saving, measuring) are no waiting for data
     return state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -22,11 +23,21 @@ class Progress:
         step: Where the run goes on.
         quiet: Say nothing.
         stream: A text file; stderr by default, so that results alone are on stdout.
+        remark: Asked for a word to add at the end.
     """
 
-    def __init__(self, name: str, steps: int, step: int = 0, *, quiet: bool = False, stream: Any = None):
+    def __init__(
+        self,
+        name: str,
+        steps: int,
+        step: int = 0,
+        *,
+        quiet: bool = False,
+        stream: Any = None,
+        remark: Callable[[], str] | None = None,
+    ):
         self._name, self._steps, self._first, self._quiet = name, steps, step, quiet
-        self._stream = stream or sys.stderr
+        self._stream, self._remark = stream or sys.stderr, remark
         self._loss = self._seconds = 0.0
         self._seen, self._printed = 0, time.monotonic()
         self._bar: Any = None
@@ -62,7 +73,8 @@ class Progress:
         speed = event.state.clips / event.state.step / max(self._seconds, 1e-9)
         left = round((self._steps - event.state.step) * self._seconds)
         clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
-        return f"loss {self._loss:.4g}, {speed:.1f} clips/s, {clock} left, lr {event.lr:.2g}"
+        remark = self._remark() if self._remark else ""
+        return f"loss {self._loss:.4g}, {speed:.1f} clips/s, {clock} left, lr {event.lr:.2g}{remark and f', {remark}'}"
 
 
 def _bar(name: str, steps: int, step: int, stream: Any) -> tuple[Any, Any]:

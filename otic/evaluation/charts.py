@@ -133,7 +133,7 @@ def lines(
         f'<span class="y" style="top:{100 * (1 - (v - low) / (high - low)):.2f}%">{_short(v)}</span>'
         for v in _ticks(low, high)
     )
-    across = [left + (right - left) * k / 4 for k in range(5)]
+    across = [round(left + (right - left) * k / 4, 0 if right - left >= 4 else 2) for k in range(5)]
     marks = "".join(
         f'<span class="x" style="left:{25 * k}%">{_short(v)}{f" {unit}" if k == 4 else ""}</span>'
         for k, v in enumerate(across)

@@ -26,6 +26,20 @@ from otic.evaluation.charts import text
 from otic.evaluation.png import picture
 
 COUNTERS = ("clips", "seconds", "time", "epoch")  # of a log: they only rise
+RUNNING = {
+    "lr": ("learning rate", ""),
+    "grad_norm": ("gradient norm", "before clipping"),
+    "clips_per_second": ("speed", "clips per second"),
+    "waited": ("waiting for data", "share of the time"),
+}  # numbers of every log: title and unit
+HEALTH = {
+    "patch_std": ("spread of patches", "standard deviation"),
+    "patch_rank": ("effective rank of patches", "dimensions"),
+    "patch_cosine": ("likeness of patches", "mean cosine"),
+    "feature_std": ("spread of clips", "standard deviation"),
+    "effective_rank": ("effective rank of clips", "dimensions"),
+    "pair_cosine": ("likeness of clips", "mean cosine"),
+}  # numbers of engine/health.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,25 +88,54 @@ def _card(section: Section) -> str:
 
 
 def curves(records: Sequence[Mapping[str, Any]] | str | Path) -> Section | None:
-    """The loss large, every other number of the log small, over the steps.
+    """The loss large, its parts small, then how the run went; the features' health has a card of its own.
 
     Args:
         records: The lines of a run's `log.jsonl`, or the file. Numbers are drawn, one level of nesting is opened.
     """
-    rows = [_flat(r) for r in (read_log(records) if isinstance(records, str | Path) else records)]
-    rows = [r for r in rows if "step" in r and "loss" in r]
+    rows = _rows(records)
     if len(rows) < 2:
         return None
+    own = ("step", "loss", *COUNTERS, *RUNNING, *HEALTH)
+    parts = {n: (n.replace("_", " "), "") for n in dict.fromkeys(n for r in rows for n in r) if n not in own}
     x = np.array([r["step"] for r in rows], dtype=float)
-    names = [n for n in dict.fromkeys(n for r in rows for n in r) if n not in ("step", "loss", *COUNTERS)]
     body = charts.lines(x, {"loss": _column(rows, "loss")}, tall=True)
-    panels = []
-    for name in names:
-        y = _column(rows, name)
-        if np.isfinite(y).sum() > 1 and np.ptp(y[np.isfinite(y)]) > 0:
-            panels.append(f"<div><h3>{text(name.replace('_', ' '))}</h3>{charts.lines(x, {name: y})}</div>")
-    body += f'<div class="panels block">{"".join(panels)}</div>' if panels else ""
+    body += _panels(rows, parts, "What the objective reports") + _panels(rows, RUNNING, "Optimiser and speed")
     return Section(title="Training", body=body, lead="The loss over the optimiser steps, raw and as a running mean.")
+
+
+def health(records: Sequence[Mapping[str, Any]] | str | Path) -> Section | None:
+    """Whether the features told clips apart all the while: curves of what the log has now and then.
+
+    Args:
+        records: As in `curves`.
+    """
+    body = _panels(_rows(records), HEALTH)
+    lead = (
+        "Do the features still tell clips apart? Measured on the same whole clips now and then. A rank or a spread "
+        "that falls towards 0, or a cosine that rises to 1, is a collapse. Patches are compared at the same place of "
+        "two clips, clips by their mean over patches."
+    )
+    return Section(title="Health of the features", body=body, lead=lead) if body else None
+
+
+def _panels(rows: Sequence[Mapping[str, float]], names: Mapping[str, tuple[str, str]], group: str = "") -> str:
+    """A small chart for each number that moves, over the steps that have it."""
+    panels = []
+    for name, (title, unit) in names.items():
+        y = _column(rows, name)
+        known = np.isfinite(y)
+        if known.sum() > 1 and np.ptp(y[known]) > 0:
+            x = np.array([r["step"] for r in rows], dtype=float)[known]
+            heading = f"{text(title)} <small>{text(unit)}</small>" if unit else text(title)
+            panels.append(f"<div><h3>{heading}</h3>{charts.lines(x, {name: y[known]})}</div>")
+    label = f'<p class="part">{text(group)}</p>' if group else ""
+    return f'<div class="panels block">{label}{"".join(panels)}</div>' if panels else ""
+
+
+def _rows(records: Sequence[Mapping[str, Any]] | str | Path) -> list[dict[str, float]]:
+    rows = [_flat(r) for r in (read_log(records) if isinstance(records, str | Path) else records)]
+    return [r for r in rows if "step" in r and "loss" in r]
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, float]:

@@ -21,6 +21,7 @@ def nano(**changes) -> Recipe:
     """0.3-second crops, one block of width 32."""
     settings = {
         "name": "nano",
+        "method": "eat",
         "objective": EATConfig(
             block=2, clones=2, ema=Ramp(0.9, 0.99, steps=20), decoder=DecoderConfig(layers=1, groups=4)
         ),

@@ -122,7 +122,7 @@ def test_a_log_cut_off_in_its_last_line_is_read(tmp_path):
 def test_every_number_of_a_log_but_the_counters_is_drawn():
     log = [{"step": k, "loss": 1.0 / k, "time": 9.0 * k, "parts": {"frame": 2.0 / k}, "lr": 0.1 * k} for k in (1, 2, 3)]
     section = report.curves(log)
-    assert section is not None and re.findall("<h3>(.*?)</h3>", section.body) == ["frame", "lr"]
+    assert section is not None and re.findall("<h3>(.*?)</h3>", section.body) == ["frame", "learning rate"]
 
 
 def test_a_picture_holds_the_values_time_right_and_pitch_up():
