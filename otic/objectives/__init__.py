@@ -4,6 +4,7 @@ from typing import Any
 
 from otic.core.registry import Registry
 from otic.objectives.base import Objective
+from otic.objectives.distill import Distill, DistillConfig
 from otic.objectives.eat import EAT, EATConfig
 from otic.objectives.m2d import M2D, M2DConfig
 from otic.objectives.mae import MAE, MAEConfig
@@ -19,9 +20,12 @@ OBJECTIVES.add((SSLAMConfig, SSLAM), "sslam")
 OBJECTIVES.add((MSPMConfig, MSPM), "mspm")
 OBJECTIVES.add((M2DConfig, M2D), "m2d")
 OBJECTIVES.add((MAMCLAPConfig, MAMCLAP), "mam_clap")
+OBJECTIVES.add((DistillConfig, Distill), "distill")
 OBJECTIVES.add((SupervisedConfig, Supervised), "supervised")
 
 __all__ = [
+    "Distill",
+    "DistillConfig",
     "EAT",
     "EATConfig",
     "MAE",

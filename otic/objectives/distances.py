@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -27,6 +26,7 @@ def distance(
             or squared difference.
         normalise: Bring the target to mean 0 and variance 1 over its channels first; the cosine needs no such thing.
 
+    >>> import torch
     >>> distance(torch.ones(3, 4), -2 * torch.ones(3, 4))
     tensor([2., 2., 2.])
     """
@@ -42,8 +42,3 @@ def distance(
 def mean_of(values: Float[Tensor, "*n"], weight: Tensor) -> Float[Tensor, ""]:
     """The mean of those values whose weight is 1; 0 when there is none."""
     return (values * weight).sum() / weight.sum().clamp_min(1)
-
-
-def spread(tokens: Float[Tensor, "*n e"]) -> Float[Tensor, ""]:
-    """Mean over channels of the std over tokens; near 0 means collapse."""
-    return tokens.detach().float().flatten(0, -2).std(0, correction=0).mean() if tokens.numel() else torch.zeros(())
