@@ -1,7 +1,9 @@
 """Published checkpoints by name: what they are, where they lie, what they cost in labels, what their authors report.
 
 Sources: the EAT repository (cwx-worst-one/EAT) and its Hugging Face repositories; scores from arXiv 2401.03497 and from
-the repository's README. A download is never needed to read this table.
+the repository's README. Audio-MAE: facebookresearch/AudioMAE, scores of the local decoder from arXiv 2207.06405; what
+lies on the hub are ports of its files to timm, whose encoder has the same names. A download is never needed to read
+this table.
 """
 
 from __future__ import annotations
@@ -83,4 +85,44 @@ _eat(
     epochs=20,
     tuned="AudioSet-2M",
     as2m_mAP=0.495,
+)
+
+_MAE = "ViT-B/16 with pre-norm blocks: 12 layers, 768 wide, 12 heads; 128-bin log-mel at 16 kHz"
+
+
+def _audiomae(name: str, parameters: int, repository: str, *, tuned: str = "", **scores: float) -> None:
+    CATALOGUE[name] = Entry(
+        name=name,
+        system="Audio-MAE",
+        architecture=_MAE,
+        parameters=parameters,
+        repository=repository,
+        file="pytorch_model.bin" if repository else "",
+        licence="CC-BY-4.0",
+        trained_on="AudioSet-2M, 32 epochs, without labels" + (f"; fine-tuned on {tuned}" if tuned else ""),
+        labels_used=f"{tuned} (527 classes)" if tuned else "none",
+        paper="Huang et al. 2022, Masked Autoencoders that Listen, arXiv 2207.06405",
+        page=f"hf.co/{repository}" if repository else "github.com/facebookresearch/AudioMAE",
+        scores=scores,
+    )
+
+
+_audiomae(
+    "audiomae-base",
+    85_254_144,
+    "gaunernst/vit_base_patch16_1024_128.audiomae_as2m",
+    as2m_mAP=0.473,
+    as20k_mAP=0.370,
+    esc50_accuracy=0.941,
+    spc2_accuracy=0.983,
+    spc1_accuracy=0.969,
+    sid_accuracy=0.948,
+)
+_audiomae("audiomae-base-as2m", 85_252_608, "", tuned="AudioSet-2M", as2m_mAP=0.473)  # no final norm in the encoder
+_audiomae(
+    "audiomae-base-as20k",
+    85_252_608,
+    "gaunernst/vit_base_patch16_1024_128.audiomae_as2m_ft_as20k",
+    tuned="AudioSet-20K",
+    as20k_mAP=0.370,
 )
