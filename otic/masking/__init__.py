@@ -6,13 +6,15 @@ device the masks live.
 
 from otic.masking.blocks import block, block_count, inverse_block
 from otic.masking.clusters import clusters, clusters_legacy, frames_legacy, legacy_indices, time_major
+from otic.masking.curriculum import Curriculum
+from otic.masking.ijepa import ijepa_legacy
 from otic.masking.multi_block import Views, multi_block, trim
 from otic.masking.strips import strips, strips_from
 from otic.masking.tokens import gather, positions, scatter
 from otic.masking.uniform import lowest, random
 
 __all__ = [
-    "Views", "block", "block_count", "clusters", "clusters_legacy", "frames_legacy", "gather", "inverse_block",
-    "legacy_indices", "lowest", "multi_block", "positions", "random", "scatter", "strips", "strips_from", "time_major",
-    "trim",
+    "Curriculum", "Views", "block", "block_count", "clusters", "clusters_legacy", "frames_legacy", "gather",
+    "ijepa_legacy", "inverse_block", "legacy_indices", "lowest", "multi_block", "positions", "random", "scatter",
+    "strips", "strips_from", "time_major", "trim",
 ]  # fmt: skip

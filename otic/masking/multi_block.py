@@ -24,11 +24,11 @@ class Views(NamedTuple):
     """What the context encoder sees, and what is to be predicted.
 
     Attributes:
-        context: True = visible. [count, n]
+        context: True = visible, for each context of a clip. [count, contexts, n]
         targets: True = inside that target block; every block has equally many tokens. [count, targets, n]
     """
 
-    context: Bool[Tensor, "count n"]
+    context: Bool[Tensor, "count e n"]
     targets: Bool[Tensor, "count m n"]
 
 
@@ -37,6 +37,7 @@ def multi_block(
     grid: tuple[int, int],
     *,
     targets: int = 4,
+    contexts: int = 1,
     scale: tuple[float, float] = (0.15, 0.2),
     aspect: tuple[float, float] = (0.75, 1.5),
     context: tuple[float, float] = (0.85, 1.0),
@@ -46,7 +47,7 @@ def multi_block(
 ) -> Views:
     """Target blocks anywhere on the grid, and a large context block without them.
 
-    Block sizes are drawn once for a call (so that targets stack), places for each block. A clip whose context
+    Block sizes are drawn once for a call (so that targets stack), places for each block. A clip with a context that
     would be too small is drawn again, up to 20 times; then less is removed (cross, time, freq, blocks), and at
     last the whole grid serves as context block and later targets may overlap it. Never loops for ever.
 
@@ -54,6 +55,7 @@ def multi_block(
         count: Number of clips.
         grid: (time, freq) patches of one clip.
         targets: Target blocks of each clip.
+        contexts: Context blocks of each clip.
         scale: Range of a target block's share of the grid.
         aspect: Range of its aspect ratio, relative to the grid's.
         context: Range of the context block's share of the grid, of the grid's own aspect.
@@ -66,44 +68,46 @@ def multi_block(
         ConfigError: if the grid has a single token, or the ranges are not within 0..1.
     """
     n = size(grid)
-    if n < 2 or not 0 < scale[0] <= scale[1] < 1 or not 0 < context[0] <= context[1] <= 1 or targets < 1:
+    shares = 0 < scale[0] <= scale[1] < 1 and 0 < context[0] <= context[1] <= 1
+    if n < 2 or not shares or min(targets, contexts) < 1:
         raise ConfigError(
             f"multi-block masks on a {grid[0]}x{grid[1]} grid, {targets} targets of scale {scale}, context {context}: "
-            "expected two tokens or more, a target, and shares within 0..1."
+            "expected two tokens or more, a target, a context, and shares within 0..1."
         )
     least = min(n - 1, max(4, round(0.03 * n)) if min_keep is None else min_keep)
     target_side = _leave_some(grid, _sides(grid, _between(scale, gen), _between(aspect, gen)))
     context_side = _sides(grid, _between(context, gen), 1.0)
-    seen, blocks = _place(count, grid, targets, target_side, context_side, remove, gen)
+    number = (targets, contexts)
+    seen, blocks = _place(count, grid, number, target_side, context_side, remove, gen)
     for _ in range(TRIES):
-        short = (seen.sum(1) < least).nonzero().flatten()
+        short = (seen.sum(2) < least).any(1).nonzero().flatten()
         if not len(short):
             return Views(seen, blocks)
-        seen[short], blocks[short] = _place(len(short), grid, targets, target_side, context_side, remove, gen)
+        seen[short], blocks[short] = _place(len(short), grid, number, target_side, context_side, remove, gen)
     return Views(_mend(seen, blocks, grid, remove, least), blocks)
 
 
-def trim(visible: Bool[Tensor, "count n"], gen: Generator) -> Bool[Tensor, "count n"]:
+def trim(visible: Bool[Tensor, "*rows n"], gen: Generator) -> Bool[Tensor, "*rows n"]:
     """The same masks with as many visible tokens as the emptiest has, so that they stack.
 
     What goes is drawn at random; I-JEPA cuts the highest indices, which always costs the latest time steps.
     """
-    return lowest(draw(visible.shape, gen) - visible.float(), int(visible.sum(1).min()))
+    return lowest(draw(visible.shape, gen) - visible.float(), int(visible.sum(-1).min()))
 
 
 def _place(
     count: int,
     grid: tuple[int, int],
-    targets: int,
+    number: tuple[int, int],
     target_side: tuple[int, int],
     context_side: tuple[int, int],
     remove: Removal,
     gen: Generator,
 ) -> tuple[Tensor, Tensor]:
-    """(context [count, n], targets [count, m, n]) for these block sizes."""
-    blocks = _rectangles((count, targets), grid, target_side, gen)
-    frame = _rectangles((count, 1), grid, context_side, gen)[:, 0]
-    return frame & ~_removed(blocks, grid, remove), blocks
+    """(contexts [count, e, n], targets [count, m, n]) for these numbers and sizes of blocks."""
+    blocks = _rectangles((count, number[0]), grid, target_side, gen)
+    frames = _rectangles((count, number[1]), grid, context_side, gen)
+    return frames & ~_removed(blocks, grid, remove)[:, None], blocks
 
 
 def _removed(blocks: Bool[Tensor, "count m n"], grid: tuple[int, int], remove: Removal) -> Bool[Tensor, "count n"]:
@@ -117,11 +121,11 @@ def _mend(seen: Tensor, blocks: Tensor, grid: tuple[int, int], remove: Removal, 
     seen = seen.clone()
     step: Removal | None = remove
     while step is not None:
-        candidate = ~_removed(blocks, grid, step)
-        seen = torch.where((seen.sum(1, keepdim=True) < least), candidate | seen, seen)
+        candidate = ~_removed(blocks, grid, step)[:, None]
+        seen = torch.where(seen.sum(2, keepdim=True) < least, candidate | seen, seen)
         step = FALLBACK.get(step)
     for used in range(blocks.shape[1] - 1, 0, -1):
-        seen = torch.where((seen.sum(1, keepdim=True) < 1), ~blocks[:, :used].any(1), seen)
+        seen = torch.where(seen.sum(2, keepdim=True) < 1, ~blocks[:, :used].any(1)[:, None], seen)
     return seen
 
 

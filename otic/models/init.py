@@ -30,6 +30,14 @@ def init_xavier(module: nn.Module, gen: Generator) -> None:
 
 
 @torch.no_grad()
+def shrink_residuals(blocks: nn.ModuleList) -> None:
+    """What block i = 1, 2, ... adds is divided by sqrt(2 i): the weights of `attn.proj` and `mlp.fc2` (I-JEPA)."""
+    for i, block in enumerate(blocks, 1):
+        for layer in (block.attn.proj, block.mlp.fc2):
+            layer.weight.div_(math.sqrt(2 * i))
+
+
+@torch.no_grad()
 def init_default(module: nn.Module, gen: Generator) -> None:
     """PyTorch's own rule for Linear and Conv2d, uniform in +-1/sqrt(fan_in), drawn from `gen`."""
     for layer in module.modules():

@@ -19,7 +19,7 @@ from otic import masking
 from otic.core.errors import ConfigError
 from otic.core.seeds import generator
 from otic.models.block import Block
-from otic.models.init import init_linear, init_patches, init_xavier
+from otic.models.init import init_linear, init_patches, init_xavier, shrink_residuals
 from otic.models.positions import fit, sincos
 from otic.models.regularise import Barred, Regularise
 
@@ -45,7 +45,8 @@ class ViTConfig:
     final_norm: bool = (
         True  # pre-norm: a LayerNorm after the last block (fine-tuned Audio-MAE has it in the head alone)
     )
-    init: Literal["normal", "xavier"] = "normal"  # first weights of linear layers: N(0, 0.02), or Xavier-uniform (MAE)
+    init: Literal["normal", "xavier", "shrunk"] = "normal"  # first weights of linear layers: N(0, 0.02); Xavier-uniform
+    # (MAE); N(0, 0.02), what block i adds divided by sqrt(2 i) (what I-JEPA means to do)
 
     @property
     def step(self) -> tuple[int, int]:
@@ -127,6 +128,8 @@ class ViT(nn.Module):
             init_xavier(self, gen)
         else:
             init_linear(self, gen)
+        if self.cfg.init == "shrunk":
+            shrink_residuals(self.blocks)
         init_patches(self.proj, gen)
         if self.extra_tokens is not None:
             self.extra_tokens.normal_(0.0, 1.0 if self.cfg.norm == "post" else 0.02, generator=gen)

@@ -1,0 +1,94 @@
+"""From an encoded context to what a teacher makes of other patches (I-JEPA, arXiv 2301.08243, section 3).
+
+A narrow transformer sees the context and, at each place asked for, one learned token with that place's code. Several
+target blocks of a clip are asked for one by one: each is a row of its own.
+
+Axes: r rows of contexts, q rows of targets (a multiple of r), n patches, k context patches, j asked-for patches,
+d the encoder's width, w the predictor's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor, nn
+
+from otic import masking
+from otic.core.errors import ConfigError
+from otic.core.seeds import generator
+from otic.models.block import Block
+from otic.models.init import init_linear, shrink_residuals
+from otic.models.positions import sincos
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorConfig:
+    width: int = 512  # channels of a token (I-JEPA: 384)
+    depth: int = 16  # blocks (I-JEPA: 12, or 6 for its smaller encoders)
+    heads: int = 16  # attention heads; A-JEPA leaves them open (I-JEPA: the encoder's, which need not divide the width)
+    mlp_ratio: float = 4.0  # hidden width of the feed-forward, in widths
+    eps: float = 1e-6  # of every LayerNorm
+
+
+class Predictor(nn.Module):
+    """Pre-norm blocks over a context and mask tokens.
+
+    Args:
+        width: The encoder's, in and out.
+        cfg: Settings.
+        gen: Source of the initial weights.
+
+    Raises:
+        ConfigError: if width and heads do not fit together.
+    """
+
+    def __init__(self, width: int, cfg: PredictorConfig = PredictorConfig(), gen: Generator | None = None):
+        super().__init__()
+        if cfg.width % cfg.heads or cfg.width % 4:
+            raise ConfigError(f"predictor width={cfg.width}: must be a multiple of 4 and of heads={cfg.heads}.")
+        self.cfg = cfg
+        self.embed = nn.Linear(width, cfg.width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, cfg.width))
+        hidden = int(cfg.width * cfg.mlp_ratio)
+        self.blocks = nn.ModuleList(Block(cfg.width, cfg.heads, hidden, "pre", cfg.eps, 0.0) for _ in range(cfg.depth))
+        self.norm = nn.LayerNorm(cfg.width, cfg.eps)
+        self.proj = nn.Linear(cfg.width, width)
+        if not self.proj.weight.is_meta:
+            self._init(gen or generator("predictor"))
+
+    @torch.no_grad()
+    def _init(self, gen: Generator) -> None:
+        """N(0, 0.02), shrunk as I-JEPA means to (its code draws all linear layers again afterwards)."""
+        init_linear(self, gen)
+        shrink_residuals(self.blocks)
+        self.mask_token.normal_(0.0, 0.02, generator=gen)
+
+    def forward(
+        self,
+        seen: Float[Tensor, "r k d"],
+        context: Bool[Tensor, "r n"],
+        targets: Bool[Tensor, "q n"],
+        grid: tuple[int, int],
+    ) -> Float[Tensor, "q j d"]:
+        """What the patches of each row of targets are like, in ascending order.
+
+        Args:
+            seen: The encoded context patches, in ascending order.
+            context: Where they are.
+            targets: What to predict, equally many in each row; row i belongs to context i % r.
+            grid: (time, freq) of the patches.
+        """
+        codes = self.positions(grid).to(seen.device)[None]
+        known = self.embed(seen)
+        known = known + masking.gather(codes, context, seen.shape[1]).to(known)
+        asked = self.mask_token + masking.gather(codes, targets)
+        x = torch.cat((known.repeat(len(targets) // len(seen), 1, 1), asked.to(known)), 1)
+        for block in self.blocks:
+            x, _ = block(x)
+        return self.proj(self.norm(x[:, seen.shape[1] :]))
+
+    def positions(self, grid: tuple[int, int]) -> Float[Tensor, "n w"]:
+        """The fixed codes of a grid."""
+        return sincos(grid, self.cfg.width)
