@@ -146,7 +146,7 @@ def pair_cosine(x: Float[Tensor, "b n d"]) -> float:
     return ((units.sum(0).square().sum(-1) - own) / (b * (b - 1))).mean().item()
 
 
-def reasons(first: Mapping[str, float], now: Mapping[str, float], width: int) -> list[str]:
+def reasons(first: Mapping[str, Any], now: Mapping[str, Any], width: int) -> list[str]:
     """What speaks for a collapse, in words with numbers.
 
     The patches' rank below a twentieth of the width (made for A-JEPA, which has no term against collapse); their
