@@ -22,8 +22,8 @@ from otic.models.vit import Encoded
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
     classes: int = 2  # logits
-    read: Literal["cls", "mean", "lin_softmax"] = "cls"  # the CLS token, the mean patch, or linear-softmax over patches
-    eps: float = 1e-6  # of its LayerNorm (the Hugging Face variant of EAT has 1e-5)
+    read: Literal["cls", "mean", "cls_dist", "lin_softmax"] = "cls"  # CLS, mean patch, mean of both tokens, lin_softmax
+    eps: float = 1e-6  # of its LayerNorm (AST, SSAST and the Hugging Face variant of EAT: 1e-5)
     std: float = 0.02  # of the initial weights, a normal cut at two
 
 
@@ -49,12 +49,16 @@ class Head(nn.Module):
         """Logits.
 
         Raises:
-            ConfigError: if the CLS token is to be read and the encoder has none.
+            ConfigError: if a token is to be read that the encoder does not have.
         """
         if self.cfg.read == "cls":
             if encoded.cls is None:
                 raise ConfigError('read="cls", but this encoder has no CLS token: use read="mean".')
             return self.linear(self.norm(encoded.cls))
+        if self.cfg.read == "cls_dist":
+            if encoded.cls is None or encoded.dist is None:
+                raise ConfigError('read="cls_dist", but this encoder lacks one of the tokens: use read="mean".')
+            return self.linear(self.norm((encoded.cls + encoded.dist) / 2))
         if self.cfg.read == "mean":
             return self.linear(self.norm(encoded.patches.mean(1)))
         return self.linear(self.norm(lin_softmax(encoded.patches)))

@@ -1,0 +1,331 @@
+"""SSAST against its published code: masks, loading, the pre-training step, every fine-tuned length and stride.
+
+Everything is read from the set: sizes from tensors, settings from its json files. Tolerances are the set's. The
+front-end and the augmentations are in test_frontends.py.
+"""
+
+import json
+import random
+import re
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import pytest
+import torch
+
+from otic import masking
+from otic.engine.config import TrainConfig
+from otic.engine.optim import make_optimizer, step_optimizer
+from otic.models import ViT
+from otic.models.heads import Head, HeadConfig, patches
+from otic.objectives import MSPM, MSPMConfig
+from otic.objectives.mspm import products, retrieval, take
+from otic.weights.anyfile import read
+from otic.weights.pickles import load_pickle
+from otic.weights.upstream import ssast, ssast_write
+
+
+def close(name, got, want, atol):
+    """Fails with the tensor's name, the largest difference, and where it is."""
+    got, want = torch.as_tensor(got).detach().double(), torch.as_tensor(want).double()
+    assert got.shape == want.shape, f"{name}: shape {tuple(got.shape)}, expected {tuple(want.shape)}"
+    off = (got - want).abs()
+    at = torch.unravel_index(off.argmax(), off.shape) if off.ndim else ()
+    assert off.max() <= atol, f"{name}: off by {off.max():.3g} at {[int(i) for i in at]}, allowed {atol:.3g}"
+
+
+class Case:
+    """One checkpoint with its stored outputs."""
+
+    def __init__(self, folder, kind):
+        self.kind = kind
+        self.values = {k: torch.from_numpy(v) for k, v in np.load(folder / f"{kind}_golden.npz").items()}
+        self.meta = json.loads((folder / f"{kind}_meta.json").read_text())
+        self.norms = json.loads((folder / f"{kind}_gradnorm.json").read_text())
+        (self.path,) = folder.glob(f"{kind}*.pth")
+        self.raw = load_pickle(self.path)
+        self.model = ssast.convert(self.raw)
+        x = torch.from_numpy(np.load(folder / "x.npz")["x"]).float()
+        self.x = torch.cat((x, x), 1)
+
+    @cached_property
+    def grid(self):
+        return self.model.encoder.table
+
+    def spec(self, frames):
+        return self.x[:, None, :frames]
+
+    @property
+    def pretraining(self):
+        return self.spec(int(self.raw["module.p_input_tdim"]))
+
+    def encoder(self, stride=None):
+        encoder = ViT(replace(self.model.encoder, stride=stride))
+        encoder.load_state_dict(self.model.state)
+        return encoder
+
+    def objective(self, **settings):
+        objective = MSPM(self.encoder(), MSPMConfig(**settings))
+        rest = {k: t for k, t in objective.state_dict().items() if k.startswith("net.")}
+        objective.load_state_dict(rest | self.model.mspm_state)
+        return objective
+
+    @property
+    def hidden(self):
+        return masking.time_major(self.values["mask_index"].long(), self.grid)
+
+
+@pytest.fixture(scope="module")
+def cases(golden):
+    folder = golden("ssast")
+    found = [Case(folder, path.name.removesuffix("_golden.npz")) for path in sorted(folder.glob("*_golden.npz"))]
+    assert found, f"{folder} lacks *_golden.npz"
+    return found
+
+
+def sequence(encoded, grid):
+    """All tokens in upstream's order: cls, dist, then patches along time first."""
+    patches = encoded.patches.unflatten(1, grid).transpose(1, 2).flatten(1, 2)
+    return torch.cat((encoded.cls[:, None], encoded.dist[:, None], patches), 1)
+
+
+def every(value, step, stored):
+    """Every `step`-th token, or all where all are stored."""
+    return value if value.shape == stored.shape else value[..., ::step, :]
+
+
+# --- masks
+
+
+def test_every_mask(golden):
+    stored = json.loads((golden("ssast") / "masks.json").read_text())
+    assert stored
+    for row in stored:
+        rng, m = random.Random(row["seed"]), row["n_mask"]
+        if row["kind"] == "patch":
+            grid = row["t_dim"], row["f_dim"]
+            assert masking.legacy_indices(grid, m, rng) == row["indices"], row["seed"]
+            visible = masking.clusters_legacy(1, grid, hidden=m, rng=random.Random(row["seed"]))
+        else:
+            grid = row["n_tokens"], 1
+            visible = masking.frames_legacy(1, grid, hidden=m, rng=rng)
+        assert set((~visible[0]).nonzero().flatten().tolist()) == set(
+            masking.time_major(torch.tensor(row["indices"]), grid).tolist()
+        ), row["seed"]
+
+
+def test_marginals(golden):
+    """What the published sampler prefers, and that ours does not."""
+    tables = np.load(golden("ssast") / "mask_marginals.npz")
+    assert tables.files
+    for name in tables.files:
+        want = torch.from_numpy(tables[name]).float()
+        m, grid = int(re.search(r"\d+", name)[0]), (want.shape[1], want.shape[0])
+        visible = masking.clusters_legacy(2500, grid, hidden=m, rng=random.Random(m))
+        share = (~visible).float().mean(0).view(grid).T
+        close(f"{name} legacy", share, want, 0.05)  # the largest of 512 differences of two estimates, each +-0.01
+        assert (share - want).abs().mean() < 0.015
+        visible = masking.clusters(2500, grid, hidden=m, gen=torch.Generator().manual_seed(m))
+        share = (~visible).float().mean(0)
+        assert (share - m / want.numel()).abs().max() < 0.05
+
+
+# --- loading
+
+
+def test_files_load_without_hints(cases):
+    for case in cases:
+        cfg, model, said = case.meta["config"], case.model, read(case.path)
+        enc = model.encoder
+        assert (enc.depth, enc.mels) == (cfg["depth"], cfg["input_fdim"])
+        assert enc.patch == (cfg["tshape"], cfg["fshape"]) and enc.step == enc.patch
+        assert enc.table == (cfg["input_tdim"] // cfg["tshape"], cfg["input_fdim"] // cfg["fshape"])
+        assert enc.width == 64 * enc.heads and enc.dist and model.head is None and model.stride_known
+        assert said.encoder.cfg == enc and said.card["labels_used"] == "none"
+        for name, tensor in model.state.items():
+            assert tensor.dtype == torch.float32 and torch.equal(said.encoder.state_dict()[name], tensor)
+
+
+def test_written_as_it_was_read(cases):
+    for case in cases:
+        ours = ssast_write.to_torch(case.encoder(), case.objective().state_dict())
+        assert ours.keys() == case.raw.keys()
+        for name, tensor in case.raw.items():
+            if re.fullmatch(r"module\.v\.(head|head_dist)\..*", name):
+                assert ours[name].shape == tensor.shape and not ours[name].any()
+            else:
+                assert torch.equal(ours[name].to(tensor.dtype), tensor), name
+                assert ours[name].dtype == (tensor.dtype if tensor.dtype == torch.int64 else torch.float32), name
+
+
+# --- pre-training
+
+
+@pytest.fixture(scope="module")
+def passed(cases):
+    """Forward and backward with the stored masks."""
+    done = []
+    for case in cases:
+        objective = case.objective()
+        loss = objective.losses(case.pretraining, case.hidden)
+        loss.total.backward()
+        done.append((case, objective, loss))
+    return done
+
+
+def test_losses_and_accuracy(passed):
+    for case, _, loss in passed:
+        for ending in ("", "_f64"):
+            close(f"{case.kind} nce{ending}", loss.parts["nce"], case.values[f"nce{ending}"], 1e-5)
+            close(f"{case.kind} mse{ending}", loss.parts["mse"], case.values[f"mse{ending}"], 1e-6)
+        assert loss.parts["accuracy"].item() == case.values["acc"].float().item(), case.kind
+
+
+@torch.no_grad()
+def test_the_other_direction_and_the_usual_accuracies(passed):
+    for case, objective, loss in passed:
+        stored = case.values
+        scores = products(
+            take(patches(case.pretraining, objective.net.patch), case.hidden),
+            objective.contrast(objective.states(case.pretraining, case.hidden)),
+        )
+        other = case.objective(nce_norm="targets").losses(case.pretraining, case.hidden).parts
+        want = stored["info_nce_paper_eq1_direction"]
+        close(f"{case.kind} eq. 1", other["nce"], want, 1e-4 * want.abs().item())
+        assert loss.parts["retrieval"].item() == stored["info_acc_argmax_over_predictions"].float().item()
+        usual = retrieval(scores, "targets").item()
+        assert usual == other["retrieval"].item() == stored["info_acc_argmax_over_targets_raw_logits"].float().item()
+
+
+@torch.no_grad()
+def test_encoder_rows(passed):
+    for case, objective, _ in passed:
+        net, spec = objective.net, case.pretraining
+        visible = torch.ones(len(spec), case.grid[0] * case.grid[1], dtype=torch.bool).scatter(1, case.hidden, False)
+        tokens = torch.where(visible[..., None], net.embed(spec), objective.mask) + net.positions(case.grid)
+        ours = sequence(net.encode(tokens), case.grid)
+        want = case.values["encoder_out_masked_rows"]
+        close(f"{case.kind} encoder", ours[:, ::16], want, 2e-5)
+        upstream = ours[:, 2:].gather(1, case.values["mask_index"].long()[..., None].expand(-1, -1, net.width))
+        close(f"{case.kind} states", objective.states(spec, case.hidden), upstream, 1e-6)
+
+
+def test_gradient_norms(passed):
+    for case, objective, _ in passed:
+        grads = {name: p.grad for name, p in objective.named_parameters()}
+        holder = case.encoder()
+        holder.load_state_dict({k.removeprefix("net."): g for k, g in grads.items() if k.startswith("net.")})
+        ours = ssast_write.to_torch(holder, grads, prefix="")
+        for name, want in case.norms.items():
+            if want is None:
+                assert not ours[name].any(), name
+            elif name == "cpredlayer.2.bias":  # exactly zero but for rounding: it moves all scores of a row alike
+                assert ours[name].norm() < 1e-4
+            else:
+                assert ours[name].norm().item() == pytest.approx(want, rel=1e-3), f"{case.kind} {name}"
+        assert {n for n in ours if not n.startswith("p_input")} == {
+            n for n in case.norms if not n.startswith("p_input")
+        }
+
+
+def upstream_masks(case, rng, count, hidden):
+    """As the published loop draws them, in its order of tokens."""
+    if case.meta["config"]["cluster"]:
+        drawn = [masking.legacy_indices(case.grid, hidden, rng) for _ in range(count)]
+    else:
+        drawn = [rng.sample(range(case.grid[0] * case.grid[1]), hidden) for _ in range(count)]
+    return masking.time_major(torch.tensor(drawn), case.grid)
+
+
+def test_trajectory(cases):
+    for case in cases:
+        objective = case.objective()
+        cfg = TrainConfig(adam="l2", lr=1e-4, betas=(0.95, 0.999), weight_decay=5e-7)
+        optimizer, spec = make_optimizer(objective, cfg), case.pretraining
+        rng, m = random.Random(int(case.values["trajectory_seed"])), case.hidden.shape[1]
+        for step, want in enumerate(case.values["trajectory_acc_nce_mse_loss"]):
+            first, second = (upstream_masks(case, rng, len(spec), m) for _ in range(2))
+            loss = objective.losses(spec, first, second)
+            loss.total.backward()
+            step_optimizer(optimizer, cfg.lr)
+            ours = torch.stack([*(loss.parts[k] for k in ("accuracy", "nce", "mse")), loss.total.detach()])
+            close(f"{case.kind} step {step}: acc, nce, mse, loss", ours, want, 5e-5)
+
+
+# --- fine-tuning
+
+
+def finetuned(case):
+    """(name, frames, encoder at the strides, stored values) of every case found."""
+    names = sorted({m[1] for k in case.values if (m := re.match(r"(T\d+_f\d+_t\d+)_", k))})
+    assert names, f"{case.kind}: no fine-tuned case"
+    for name in names:
+        frames, *stride = map(int, re.findall(r"\d+", name))
+        stored = {k.removeprefix(f"{name}_"): v for k, v in case.values.items() if k.startswith(f"{name}_")}
+        yield f"{case.kind} {name}", frames, case.encoder((stride[1], stride[0])).eval(), stored
+
+
+READ = {"avgtok": "mean", "cls": "cls_dist"}
+
+
+@torch.no_grad()
+def test_every_length_and_stride(cases):
+    for case in cases:
+        for name, frames, encoder, stored in finetuned(case):
+            grid, left = encoder.grid(frames), set(stored)
+            encoded = encoder(case.spec(frames), taps=True)
+            upstream = encoder.positions(grid).unflatten(0, grid).transpose(0, 1).flatten(0, 1)
+            ours = {
+                "pos_embed_rows": (torch.cat((encoder.extra_positions[0], upstream)), 13, 1e-6),
+                "last_hidden_rows": (sequence(encoded, grid), 8, 2e-5),
+                "hidden_states_mean": (torch.stack([x.mean(1) for x in encoded.layers], 1), 1, 2e-5),
+            }
+            for key in left & ours.keys():
+                value, step, atol = ours[key]
+                close(f"{name} {key}", every(value, step, stored[key]), stored[key], atol)
+                left.remove(key)
+            for kind, how in READ.items():
+                if kind in stored:
+                    head = head_of(case, how)
+                    for ending in ("", "_f64"):
+                        close(f"{name} {kind}{ending}", head(encoded), stored[f"{kind}{ending}"], 5e-6)
+                        left.remove(f"{kind}{ending}")
+            assert not left, f"{name}: not compared: {sorted(left)}"
+
+
+def head_of(case, how):
+    weights = {k.removeprefix("mlp_head."): v for k, v in case.values.items() if k.startswith("mlp_head.")}
+    head = Head(len(weights["0.bias"]), HeadConfig(classes=len(weights["1.bias"]), read=how, eps=1e-5))
+    head.load_state_dict({k.replace("0.", "norm.").replace("1.", "linear."): v for k, v in weights.items()})
+    return head
+
+
+@torch.no_grad()
+def test_a_fine_tuned_file_gives_the_stored_logits(cases, tmp_path):
+    """Written in both layouts with its positions adapted, as upstream saves it, and read again."""
+    for case in cases:
+        name, frames, encoder, stored = next(finetuned(case))
+        head, grid = head_of(case, "cls_dist"), encoder.grid(frames)
+        tuned = ViT(replace(encoder.cfg, table=grid))
+        state = encoder.state_dict() | {"position_table": encoder.positions(grid)}
+        tuned.load_state_dict(state)
+        tensors, config = ssast_write.to_transformers(tuned, head.state_dict(), frames=frames)
+        torch.save(ssast_write.to_torch(tuned, head=head.state_dict()), tmp_path / "tuned.pth")
+        found = ssast.convert(load_pickle(tmp_path / "tuned.pth"), stride=encoder.cfg.step, read="cls_dist")
+        ported = ssast.convert(tensors, config | {"layer_norm_eps": 1e-6})
+        for model, eps in ((found, 1e-5), (ported, 1e-6)):
+            assert model.encoder == tuned.cfg and model.head == replace(head.cfg, eps=eps)
+            again, top = ViT(model.encoder).eval(), Head(tuned.width, replace(model.head, eps=1e-5))
+            again.load_state_dict(model.state)
+            top.load_state_dict(model.head_state)
+            close(f"{name} logits", top(again(case.spec(frames))), stored["cls"], 5e-6)
+
+
+@torch.no_grad()
+def test_bfloat16_stays_near(cases):
+    for case in cases:
+        for name, frames, encoder, stored in list(finetuned(case))[:1]:
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = head_of(case, "mean")(encoder(case.spec(frames))).float()
+            close(f"{name} autocast", logits, stored["avgtok"], 0.05)
