@@ -24,7 +24,8 @@ class Batch:
         spec: The front-end's output once `Frontend.fill` has run.
         labels: Class indices `[b]` or multi-hot rows `[b, c]`, where the data has labels.
         text: One caption for each clip, where the data has captions.
-        ids: Where each clip comes from, for error messages (`file@start`).
+        ids: Where each clip comes from (`file@start`, the file's id and seconds).
+        starts: Seconds at which each crop begins in its clip, where that is known.
     """
 
     wave: Float[Tensor, "b s"]
@@ -33,6 +34,7 @@ class Batch:
     labels: Tensor | None = None
     text: Sequence[str] | None = None
     ids: Sequence[str] = ()
+    starts: Float[Tensor, " b"] | None = None
 
     def __len__(self) -> int:
         return len(self.wave)

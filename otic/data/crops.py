@@ -39,6 +39,7 @@ class Crop(NamedTuple):
     id: str  # clip@start in seconds
     clip: int  # its row in the source
     caption: str | None  # one of the clip's captions
+    start: float  # seconds from the clip's beginning
 
 
 class Crops:
@@ -116,7 +117,7 @@ class Crops:
                 self._report(i, error)
                 continue
             name = f"{self.source.rows[i].id}@{start:.3f}"
-            return Crop(*self._fit(wave), name, i, self._caption(i, float(words)))
+            return Crop(*self._fit(wave), name, i, self._caption(i, float(words)), start)
         raise DataError(f"{self.source.name}: no clip can be read. First: {next(iter(self.bad.values()))}")
 
     def _candidates(self, first: int, dice: np.random.Generator) -> Iterator[int]:
@@ -201,13 +202,14 @@ class Crops:
         return out
 
     def batch(self, taken: Sequence[Crop]) -> Batch:
-        waves, lengths, ids, indices, captions = zip(*taken, strict=True)
+        waves, lengths, ids, indices, captions, starts = zip(*taken, strict=True)
         return Batch(
             wave=torch.from_numpy(np.stack(waves)),
             lengths=torch.tensor(lengths),
             labels=self.labels(indices),
             text=tuple(captions) if self._captioned else None,
             ids=ids,
+            starts=torch.tensor(starts, dtype=torch.float32),
         )
 
 

@@ -74,11 +74,11 @@ def test_crops_differ_between_epochs_and_cover_the_clip():
 def test_a_crop_is_a_piece_of_its_clip_and_the_id_says_where():
     crops = crops_of(Numbers([400, 900]))
     for p in range(20):
-        wave, length, name, i, _ = crops.take(p)
+        wave, length, name, i, _, begin = crops.take(p)
         n = crops.source.lengths[i]
         start = round(float((wave[0] - i) * n))
         assert np.allclose(wave, i + (start + np.arange(80)) / n, atol=1e-6)
-        assert name == f"n{i}@{start / RATE:.3f}" and length == 80
+        assert name == f"n{i}@{start / RATE:.3f}" and length == 80 and begin == start / RATE
 
 
 def test_short_clips_are_padded_or_repeated():
