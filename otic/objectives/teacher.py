@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from otic.audio.frontend import Frontend, FrontendConfig
@@ -33,6 +33,7 @@ from otic.models.targets import layer_mean
 from otic.models.vit import ViT
 
 SELF = "self"  # the name of the student's moving average
+REST = 0.08  # seconds
 Align = Literal["area", "bilinear"]
 OVERLAPS: dict[str, Callable[[Cells, Cells], Tensor]] = {"area": area, "bilinear": bilinear}
 
@@ -82,19 +83,48 @@ class Teacher(nn.Module, ABC):
         return super().train(False)
 
 
-class EncoderTeacher(Teacher):
-    """Any encoder of ours with its front-end.
+class WindowTeacher(Teacher):
+    """A teacher that hears `window` seconds at once: longer waves in consecutive windows, whose tokens stand one after
+    the other and whose pooled vectors are averaged by duration. What it says of a clip can be kept on disk."""
 
-    The wave is resampled to the teacher's rate; what is longer than its window is heard in consecutive windows, whose
-    tokens stand one after the other. The pooled vector is the mean over the tokens that hold sound, or the CLS token.
+    window: float
+
+    @abstractmethod
+    def hear(self, wave: Float[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Lesson:
+        """What it says of waves at its own rate, which are not longer than its window."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Changes whenever its answers could: what a cache of them is filed under."""
+
+    @torch.no_grad()
+    def forward(self, batch: Batch, rate: int) -> Lesson:
+        wave, lengths = at_rate(batch, rate, self)
+        cuts = windows(wave.shape[1], self.window, self.rate)
+        parts = [self.hear(wave[:, a:b], (lengths - a).clamp(1, b - a)) for a, b in cuts]
+        seconds = torch.stack([(lengths - a).clamp(0, b - a) for a, b in cuts], 1).float()
+        share = (seconds / seconds.sum(1, keepdim=True)).to(wave.device)  # of each window in its clip
+        pooled = [part.pooled.float() for part in parts if part.pooled is not None]
+        return Lesson(
+            torch.cat([part.tokens for part in parts], 1),
+            join([part.cells.later(a / self.rate) for part, (a, _) in zip(parts, cuts, strict=True)]),
+            (torch.stack(pooled, 1) * share[..., None]).sum(1) if pooled else None,
+        )
+
+
+class EncoderTeacher(WindowTeacher):
+    """Any encoder of ours with its front-end; levels and normalisation are the front-end's affair.
 
     Args:
         encoder: Frozen in place.
-        frontend: What it was trained with; levels and normalisation are the front-end's affair.
+        frontend: What it was trained with.
         name: For logs and cards.
         window: Seconds that it hears at once.
-        pool: What its pooled vector is.
+        pool: What its pooled vector is: the mean of the tokens that hold sound, or the CLS token.
         labels_used: Whether it learned from human labels.
+
+    Raises:
+        ConfigError: if the CLS token is wanted and there is none.
     """
 
     def __init__(
@@ -103,49 +133,32 @@ class EncoderTeacher(Teacher):
         frontend: FrontendConfig,
         name: str = "teacher",
         *,
-        window: float = 10.0,
+        window: float | int = 10.0,
         pool: Literal["mean", "cls"] = "mean",
         labels_used: bool = False,
     ):
         super().__init__()
         if pool == "cls" and not encoder.cfg.cls:
             raise ConfigError(f'{name}: pool="cls", but this encoder has no CLS token.')
-        self.name, self.window, self.pool, self.labels_used = name, window, pool, labels_used
+        self.name, self.window, self.pool, self.labels_used = name, float(window), pool, labels_used
         self.encoder, self.frontend = encoder.requires_grad_(False), Frontend(frontend)
         self.rate, self.width, self.pooled_width = frontend.sample_rate, encoder.width, encoder.width
         self.ruler = Ruler.of(frontend)
         self.eval()
 
     @torch.no_grad()
-    def forward(self, batch: Batch, rate: int) -> Lesson:
-        wave, lengths = heard_at(batch, rate, self)
-        size, least = round(self.window * self.rate), self.frontend.cfg.hop * self.encoder.patch[0] // 2
-        starts = [a for a in range(0, wave.shape[1], size) if a == 0 or wave.shape[1] - a >= least]
-        parts = [self._window(wave[:, a : a + size], lengths - a) for a in starts]
-        seconds = torch.stack([(lengths - a).clamp(0, size) for a in starts], 1).double()
-        share = (seconds / seconds.sum(1, keepdim=True)).to(wave)  # of each window in its clip
-        return Lesson(
-            torch.cat([part.tokens for part in parts], 1),
-            join([part.cells.later(a / self.rate) for part, a in zip(parts, starts, strict=True)]),
-            torch.einsum(
-                "bw,bwp->bp", share, torch.stack([part.pooled.float() for part in parts if part.pooled is not None], 1)
-            ),
-        )
-
-    def _window(self, wave: Float[Tensor, "b s"], lengths: Tensor) -> Lesson:
+    def hear(self, wave: Float[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Lesson:
         encoder, patch, step = self.encoder, self.encoder.patch, self.encoder.cfg.step
         frames = self.frontend.frames(wave.shape[1])
         frames = patch[0] + -(-max(0, frames - patch[0]) // step[0]) * step[0]  # the last patch is filled up
-        spec = self.frontend(wave, lengths.clamp(1, wave.shape[1]), frames)
-        encoded, grid = encoder(spec), encoder.grid(frames)
-        cells = patch_cells(self.ruler, grid, patch, step)
+        encoded = encoder(self.frontend(wave, lengths, frames))
+        cells = patch_cells(self.ruler, encoder.grid(frames), patch, step)
         if self.pool == "cls":
             return Lesson(encoded.patches, cells, encoded.cls)
         real = heard(cells, lengths.cpu().double() / self.rate).to(wave)[..., None]
         return Lesson(encoded.patches, cells, (encoded.patches.float() * real).sum(1) / real.sum(1))
 
     def identity(self) -> str:
-        """Changes whenever its answers could: what a cache of them is filed under."""
         digest = hashlib.sha256(repr((type(self).__name__, self.encoder.cfg, self.frontend.cfg)).encode())
         digest.update(repr((self.window, self.pool)).encode())
         return fingerprint(self.encoder, digest)
@@ -230,7 +243,14 @@ def sounding(cells: Cells, batch: Batch, rate: int) -> Bool[Tensor, "b n"]:
     return heard(cells, batch.lengths.cpu().double() / rate).to(batch.wave.device)
 
 
-def heard_at(batch: Batch, rate: int, teacher: Teacher) -> tuple[Float[Tensor, "b s"], Tensor]:
+def windows(samples: int, seconds: float, rate: int) -> list[tuple[int, int]]:
+    """Begin and end of consecutive windows; a rest shorter than `REST` goes unheard."""
+    size = max(1, round(seconds * rate))
+    first = [a for a in range(0, samples, size) if a == 0 or samples - a >= REST * rate]
+    return [(a, min(a + size, samples)) for a in first]
+
+
+def at_rate(batch: Batch, rate: int, teacher: Teacher) -> tuple[Float[Tensor, "b s"], Tensor]:
     """Wave and lengths at the teacher's rate; a lower one than that warns, since the upper band stays empty."""
     if rate == teacher.rate:
         return batch.wave, batch.lengths
