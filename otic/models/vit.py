@@ -42,9 +42,7 @@ class ViTConfig:
     table: tuple[int, int] | None = None  # grid (time, freq) of the learned codes, or of those stored in the weights
     crop: bool = True  # learned codes on a smaller grid: central rows (AST) instead of resizing
     drop_path: float = 0.0  # stochastic depth of the last block; the first has none
-    final_norm: bool = (
-        True  # pre-norm: a LayerNorm after the last block (fine-tuned Audio-MAE has it in the head alone)
-    )
+    final_norm: bool = True  # pre-norm: LayerNorm after the last block (fine-tuned Audio-MAE: in the head alone)
     init: Literal["normal", "xavier", "shrunk"] = "normal"  # first weights of linear layers: N(0, 0.02); Xavier-uniform
     # (MAE); N(0, 0.02), what block i adds divided by sqrt(2 i) (what I-JEPA means to do)
 

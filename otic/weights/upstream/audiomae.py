@@ -95,7 +95,7 @@ def matches(content: Mapping[str, Any]) -> bool:
     if not all(mark in names for mark in MARKS):
         return False
     weight = names[MARKS[2]]
-    shape = weight["shape"] if isinstance(weight, Mapping) else getattr(weight, "shape", ())
+    shape = list(weight["shape"] if isinstance(weight, Mapping) else getattr(weight, "shape", ()))
     return len(shape) == 4 and shape[1] == 1  # images have three
 
 
