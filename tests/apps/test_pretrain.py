@@ -148,6 +148,63 @@ def test_the_preview_is_what_the_objective_shows(tmp_path, monkeypatch):
         assert shown["spec"].shape == (8, 1, 32, 128) and shown["mask"].shape == (8, 16) and len(shown["ids"]) == 8
 
 
+def test_the_features_health_is_in_the_log(done):
+    lines = [line for line in done.log() if "patch_rank" in line]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert {"feature_std", "effective_rank", "pair_cosine", "patch_std", "patch_cosine"} <= lines[0].keys()
+    assert done.notes == store.load(done.weights).card["notes"] == done.to_dict()["notes"] == []
+
+
+def test_a_run_that_goes_on_measures_the_same(tmp_path):
+    def stop(event):
+        if event.state.step == 5:
+            raise ZeroDivisionError
+
+    whole = run(tmp_path / "whole", 8)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "broken", 8, hooks=(stop,))
+    assert not (tmp_path / "broken" / "report.html").exists()
+    names = ("step", "loss", "feature_std", "effective_rank", "pair_cosine", "patch_std", "patch_rank", "patch_cosine")
+    lines = [[{n: line[n] for n in names} for line in r.log()] for r in (whole, run(tmp_path / "broken", 8))]
+    assert lines[0] == lines[1] and len(lines[0]) == 8
+    assert (tmp_path / "broken" / "report.html").exists()
+
+
+def test_a_collapse_is_told_everywhere(tmp_path, monkeypatch):
+    """Features scaled down to nothing, as a run without a teacher would have them."""
+    from otic.engine import health
+
+    spread = health.spread
+    scales = iter([1.0, 1.0] * 3 + [1e-3] * 99)  # three healthy measurements, two numbers each
+    monkeypatch.setattr(health, "spread", lambda x: next(scales) * spread(x))
+    with pytest.warns(OticWarning, match=r"step 5: the features collapse, std of patches .*objective\.ema") as said:
+        result = run(tmp_path, 6)
+    assert len([w for w in said if issubclass(w.category, OticWarning)]) == 1
+    assert result.notes == [str(said[0].message)] == store.load(result.weights).card["notes"]
+    assert "step 5: the features collapse" in result.report.read_text(encoding="utf-8")
+    assert run(tmp_path, 6).notes == result.notes  # nothing new is said of a finished run
+
+
+def test_every_run_leaves_a_page(done):
+    page = done.report.read_text(encoding="utf-8")
+    own = ("mine: nano", DATA.replace("&", "&amp;"), "learning rate", "gradient norm", "effective rank of patches")
+    for title in ("Training", "Health of the features", "What the model sees", "How it was made", *own):
+        assert title in page, title
+    assert "NaN" not in page
+
+
+def test_a_page_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no room")
+
+    monkeypatch.setattr("otic.evaluation.report.write", fail)
+    with pytest.warns(OticWarning, match=r"report\.html: not written \(OSError: no room\)"):
+        result = run(tmp_path, 2)
+    assert result.steps == 2 and result.weights.exists() and not result.report.exists()
+    monkeypatch.undo()
+    assert run(tmp_path, 2).report.exists()  # the same command again makes up for it
+
+
 def test_bad_clips_are_reported_and_the_run_goes_on(tmp_path):
     import soundfile
 
@@ -190,6 +247,7 @@ def test_processes_are_one_under_torchrun(monkeypatch):
 def test_two_processes_without_torchrun(tmp_path):
     result = run(tmp_path, 3, devices=2)
     assert (result.steps, result.clips) == (3, 12)
+    assert all("patch_rank" in line for line in result.log()) and result.report.exists()
     log = [line["loss"] for line in result.log()]
     alone = run(tmp_path / "alone", 3).log()
     assert log == pytest.approx([line["loss"] for line in alone], rel=0.2)  # other masks, the same clips

@@ -50,6 +50,16 @@ def test_a_resumed_log_drops_what_the_checkpoint_does_not_know(tmp_path):
     assert all(json.loads(text) for text in path.read_text().splitlines())
 
 
+def test_what_is_known_now_and_then_gets_a_line_of_its_own(tmp_path):
+    log = Log(
+        tmp_path / "log.jsonl", every=3, last=6, measure=lambda e: {"rank": 9.0} if e.state.step in (1, 3) else {}
+    )
+    for step in range(1, 7):
+        log(event(step, loss=float(step)))
+    lines = [(line["step"], line["loss"], line.get("rank")) for line in read_log(tmp_path / "log.jsonl")]
+    assert lines == [(1, 1.0, 9.0), (3, 2.5, 9.0), (6, 5.0, None)]
+
+
 def test_progress_says_loss_speed_time_left_and_rate():
     stream = io.StringIO()
     with Progress("tiny", steps=100, stream=stream) as progress:

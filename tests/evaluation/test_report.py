@@ -125,6 +125,20 @@ def test_every_number_of_a_log_but_the_counters_is_drawn():
     assert section is not None and re.findall("<h3>(.*?)</h3>", section.body) == ["frame", "learning rate"]
 
 
+def test_numbers_known_now_and_then_are_drawn_whole_and_apart():
+    """Every tenth line has the features' health: no gaps in its curve, nothing of it among the parts of the loss."""
+    log = [{"step": k, "loss": 1.0 / k, "frame": 2.0 / k, "waited": 0.1 / k} for k in range(1, 41)]
+    for line in log[::10]:
+        line |= {"patch_rank": 40.0 + line["step"], "pair_cosine": 0.5, "warning": NASTY}
+    section, health = report.curves(log), report.health(log)
+    assert section is not None and re.findall("<h3>(.*?)</h3>", section.body) == [
+        "frame", "waiting for data <small>share of the time</small>",
+    ]  # fmt: skip
+    assert health is not None and re.findall("<h3>(.*?) <", health.body) == ["effective rank of patches"]
+    assert health.body.count("M") == 1 and health.body.count("L") == 3
+    assert report.health(log[1:9]) is None and report.health([]) is None
+
+
 def test_a_picture_holds_the_values_time_right_and_pitch_up():
     values = np.zeros((5, 3))
     values[4, 0] = 1.0  # the last frame, the lowest band
