@@ -41,6 +41,7 @@ def pretrain(
     settings: Sequence[str] = (),
     threads: int = 2,
     cache_gb: float | int = 4.0,
+    teacher_cache: str | Path | None = None,
     hooks: Sequence[Hook] = (),
     quiet: bool = False,
 ) -> Run:
@@ -64,6 +65,8 @@ def pretrain(
         settings: Changes of the recipe (`--set`): `("train.lr=1e-3", "batch_size=32")`.
         threads: That read clips while the last batch is computed.
         cache_gb: Memory for decoded clips, in 1e9 bytes.
+        teacher_cache: Folder where what the recipe's teachers say of each clip is kept, heard before the run; None:
+            they hear each crop during it.
         hooks: Called after each step, before the run's own.
         quiet: No progress on stderr.
 
@@ -100,7 +103,7 @@ def pretrain(
         job = Job(
             folder=Path(out), base=base, chosen=chosen, length=length, data=sources, crops=crops, world=world,
             stop=stop, command=command, request=asked, init=init, threads=threads, cache_gb=cache_gb,
-            hooks=tuple(hooks), quiet=quiet, began=began,
+            teacher_cache=teacher_cache, hooks=tuple(hooks), quiet=quiet, began=began,
         )  # fmt: skip
         return job.run()
 

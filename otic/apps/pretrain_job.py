@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import torch
 
 from otic import __version__
 from otic.apps.pretrain_request import Length, check_same
+from otic.apps.pretrain_teachers import teachers
 from otic.audio.frontend import Frontend, measure
 from otic.core.batch import Batch
 from otic.core.config import to_dict
@@ -34,6 +36,7 @@ from otic.engine.loop import Event, Hook, State, train
 from otic.engine.optim import make_optimizer
 from otic.engine.progress import Progress
 from otic.objectives import Objective
+from otic.objectives.teacher import Teacher
 from otic.recipes import Recipe
 from otic.weights import store
 
@@ -132,6 +135,7 @@ class Job:
     init: str | Path | None
     threads: int
     cache_gb: float | int
+    teacher_cache: str | Path | None
     hooks: tuple[Hook, ...]
     quiet: bool
     began: float  # by time.perf_counter
@@ -222,12 +226,12 @@ class Job:
         return self.crops.epoch_steps(self.chosen.batch_size) if size < 0.95e9 * self.cache_gb else None
 
     def _build(self, recipe: Recipe, saved: dict[str, Any] | None) -> Plan:
-        encoder, objective = recipe.build()
+        encoder, objective = recipe.build(self._teachers)
         if saved is None and self.init is not None:
             from otic.inference.load import load
 
             store.fill(encoder, load(str(self.init), device="cpu").encoder.state_dict(), str(self.init))
-            objective = recipe.wrap(encoder)
+            objective = recipe.wrap(encoder, self._teachers)
         objective.to(self.world.device).train()
         optimizer = make_optimizer(objective, recipe.train)
         state = State()
@@ -236,6 +240,11 @@ class Job:
             optimizer.load_state_dict(saved["optimizer"])
             state = State(saved["step"], saved["clips"], saved["seconds"])
         return Plan(recipe, Frontend(recipe.frontend).to(self.world.device), objective, optimizer, state)
+
+    @cached_property
+    def _teachers(self) -> list[Teacher]:
+        crops, quiet = self.crops, self.quiet
+        return teachers(self.chosen, crops.source, self.teacher_cache, self.world, threads=self.threads, quiet=quiet)
 
     def _loop(self, plan: Plan, hooks: tuple[Hook, ...]) -> None:
         recipe, world = plan.recipe, self.world
@@ -297,9 +306,15 @@ class Job:
             "data": list(self.data), "clips_in_data": len(self.crops.source), "clips_seen": state.clips,
             "crop_seconds": recipe.crop_seconds, "steps": state.step, "steps_planned": recipe.train.steps,
             "seed": recipe.seed, "init": None if self.init is None else str(self.init),
-            "labels_used": plan.objective.labels_used, "notes": warnings_in(self.folder / LOG),
+            "labels_used": plan.objective.labels_used, **self._taught(recipe), "notes": warnings_in(self.folder / LOG),
             "otic": __version__, "commit": commit(), "inference": to_dict(recipe.inference),
         }  # fmt: skip
+
+    def _taught(self, recipe: Recipe) -> dict[str, Any]:
+        """Who and what taught it besides the sound: teachers, names of classes."""
+        names = list(getattr(recipe.objective, "teachers", ()))
+        classes = self.crops.source.classes if getattr(recipe.objective, "lambda_cls", 0) else []
+        return {key: value for key, value in (("teachers", names), ("trained_on_classes", classes)) if value}
 
     def _finish(self, plan: Plan) -> None:
         """What a run that is killed between two files still lacks, and a picture of what it does."""
@@ -346,6 +361,8 @@ class Job:
             f"{cfg.name}: {clips} clips x {epochs:.1f} epochs / batches of {cfg.batch_size} = {steps} updates, "
             f"crops of {cfg.crop_seconds:g} s, {str(self.world.dtype).removeprefix('torch.')} on {self.world.device}"
         )
+        if plan.objective.labels_used:
+            self._note(f"{cfg.name}: learns from labels, its own or a teacher's; its card says so.")
         if clips < cfg.batch_size:
             self._note(
                 f"{cfg.name}: a batch holds each of the {clips} clips more than once; more data would serve better."
