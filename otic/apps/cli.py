@@ -63,9 +63,10 @@ def pretrain(
     precision: Precision = "auto",
     seed: Count = None,
     where: Many = (),
+    teacher_cache: Text = None,
     common: Shared = COMMON,
 ) -> Answer:
-    """Train an encoder on audio without labels.
+    """Train an encoder on audio; without labels, unless the recipe says that it uses them.
 
     Where RUN holds a checkpoint, the run goes on from it.
 
@@ -84,12 +85,14 @@ def pretrain(
         precision: auto is bf16 where the hardware is faster in it.
         seed: Of weights, order, crops and masks; default: the recipe's.
         where: Keep the rows that match, as in_test=0; repeatable.
+        teacher_cache: A folder; what the recipe's teachers say of each clip is heard once and kept there.
     """
     from otic.apps.pretrain import pretrain as job
 
     run = job(
         recipe, flat(data), out=out, steps=steps, epochs=epochs, minutes=minutes, init=init, device=device,
-        devices=devices, precision=precision, seed=seed, where=where, settings=common.set, quiet=common.quiet,
+        devices=devices, precision=precision, seed=seed, where=where, teacher_cache=teacher_cache,
+        settings=common.set, quiet=common.quiet,
     )  # fmt: skip
     loss = "" if run.loss is None else f", loss {run.loss:.4g}"
     text = f"{run.weights}: {run.steps} steps{loss}\nreport: {run.report}\nnext: otic evaluate {run.folder} --data SRC"

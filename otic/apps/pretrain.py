@@ -90,7 +90,7 @@ def pretrain(
     asked = request(chosen, source, steps=steps, epochs=epochs, minutes=minutes, precision=precision, init=init)
     command = resume_command(
         base.name, sources, out=out, where=where, steps=steps, epochs=epochs, minutes=minutes, seed=seed,
-        precision=precision, devices=devices, init=init, settings=settings,
+        precision=precision, devices=devices, init=init, teacher_cache=teacher_cache, settings=settings,
     )  # fmt: skip
     with ExitStack() as stack:
         world = stack.enter_context(joined(precision, device))

@@ -105,7 +105,7 @@ def resume_command(recipe: str, data: Sequence[str], *, settings: Sequence[str] 
     for name, value in flags.items():
         for item in value if isinstance(value, list | tuple) else [value]:
             if item is not None and (name, item) != ("precision", "auto"):
-                words += [f"--{name}", str(item)]
+                words += [f"--{name.replace('_', '-')}", str(item)]
     for setting in settings:
         words += ["--set", setting]
     return shlex.join(words)

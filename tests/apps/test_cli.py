@@ -24,6 +24,7 @@ FLAGS = {
     "demo": {"--data", "--out", "--minutes", "--open", "--seed"},
     "pretrain": {
         "--data", "--out", "--steps", "--epochs", "--minutes", "--init", "--device", "--devices", "--precision",
+        "--teacher-cache",
         "--seed", "--where",
     },
     "evaluate": {
