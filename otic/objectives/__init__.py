@@ -9,6 +9,7 @@ from otic.objectives.eat import EAT, EATConfig
 from otic.objectives.m2d import M2D, M2DConfig
 from otic.objectives.mae import MAE, MAEConfig
 from otic.objectives.mam_clap import MAMCLAP, MAMCLAPConfig
+from otic.objectives.mosaic import Mosaic, MosaicConfig
 from otic.objectives.mspm import MSPM, MSPMConfig
 from otic.objectives.sslam import SSLAM, SSLAMConfig
 from otic.objectives.supervised import Supervised, SupervisedConfig
@@ -16,6 +17,7 @@ from otic.objectives.supervised import Supervised, SupervisedConfig
 OBJECTIVES: Registry[tuple[Any, Any]] = Registry("objective")
 OBJECTIVES.add((EATConfig, EAT), "eat")
 OBJECTIVES.add((MAEConfig, MAE), "mae")
+OBJECTIVES.add((MosaicConfig, Mosaic), "mosaic")
 OBJECTIVES.add((SSLAMConfig, SSLAM), "sslam")
 OBJECTIVES.add((MSPMConfig, MSPM), "mspm")
 OBJECTIVES.add((M2DConfig, M2D), "m2d")
@@ -36,6 +38,8 @@ __all__ = [
     "MSPMConfig",
     "M2D",
     "M2DConfig",
+    "Mosaic",
+    "MosaicConfig",
     "OBJECTIVES",
     "Objective",
     "SSLAM",
