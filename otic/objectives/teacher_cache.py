@@ -69,7 +69,7 @@ def cache_teacher(
         "pooled_width": teacher.pooled_width, "labels_used": teacher.labels_used,
     }  # fmt: skip
     write_json(root / ABOUT, about)
-    missing = [i for i, row in enumerate(source.rows) if not _kept(root, row)][rank::size]
+    missing = [i for i, row in enumerate(source.rows) if i % size == rank and not _kept(root, row)]
     heard = clips(source, teacher.rate, missing, threads=threads) if missing else iter(())
     done = 0
     while some := list(islice(heard, batch)):
