@@ -177,12 +177,12 @@ def test_a_collapse_is_told_everywhere(tmp_path, monkeypatch):
     spread = health.spread
     scales = iter([1.0, 1.0] * 3 + [1e-3] * 99)  # three healthy measurements, two numbers each
     monkeypatch.setattr(health, "spread", lambda x: next(scales) * spread(x))
-    with pytest.warns(OticWarning, match=r"step 5: the features collapse, std of patches .*objective\.ema") as said:
-        result = run(tmp_path, 6)
+    with pytest.warns(OticWarning, match=r"step 6: the features collapse, std of patches .*objective\.ema") as said:
+        result = run(tmp_path, 7)
     assert len([w for w in said if issubclass(w.category, OticWarning)]) == 1
     assert result.notes == [str(said[0].message)] == store.load(result.weights).card["notes"]
-    assert "step 5: the features collapse" in result.report.read_text(encoding="utf-8")
-    assert run(tmp_path, 6).notes == result.notes  # nothing new is said of a finished run
+    assert "step 6: the features collapse" in result.report.read_text(encoding="utf-8")
+    assert run(tmp_path, 7).notes == result.notes  # nothing new is said of a finished run
 
 
 def test_every_run_leaves_a_page(done):

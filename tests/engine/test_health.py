@@ -186,20 +186,23 @@ def test_a_fixed_teacher_does_not_collapse_and_measuring_does_not_change_the_wei
 
 
 def test_a_run_that_goes_on_knows_what_was_measured_and_said():
-    """A dip alone says nothing; a second one does, also where the first was in the sitting before; then no more."""
+    """Two dips say nothing; a third one does, also where they were in the sitting before; then no more."""
     encoder = ViT(SHAPE)
-    first = {"step": 1, **Health(encoder, clips(), every=1, last=9)(at(1))}
+    lines = [{"step": 1, **Health(encoder, clips(), every=1, last=9)(at(1))}]
     with torch.no_grad():
         encoder.norm.weight.mul_(1e-4)
-    dip = Health(encoder, clips(), every=1, last=9, history=[first])
-    second = {"step": 2, **dip(at(2))}
-    assert "warning" not in second and dip.warned == ""
-    for history in ([first, second], [first, {"step": 2, "loss": 1.0}, second]):
+    dips = Health(encoder, clips(), every=1, last=9, history=lines)
+    lines += [{"step": step, **dips(at(step))} for step in (2, 3)]
+    assert dips.warned == "" and not any("warning" in line for line in lines)
+    for history in (lines, [lines[0], {"step": 2, "loss": 1.0}, *lines[1:]]):
         again = Health(encoder, clips(), every=1, last=9, history=history)
-        with pytest.warns(OticWarning, match=r"step 3: .* std of patches .* \(first"):
-            third = {"step": 3, **again(at(3))}
-        later = Health(encoder, clips(), every=1, last=9, history=[*history, third])
-        assert later.warned == third["warning"] and "warning" not in later(at(4))
+        with pytest.warns(OticWarning, match=r"step 4: .* std of patches .* \(first"):
+            fourth = {"step": 4, **again(at(4))}
+        later = Health(encoder, clips(), every=1, last=9, history=[*history, fourth])
+        assert later.warned == fourth["warning"] and "warning" not in later(at(5))
+    with torch.no_grad():
+        encoder.norm.weight.mul_(1e4)
+    assert "warning" not in Health(encoder, clips(), every=1, last=9, history=lines)(at(4))  # it was a dip
 
 
 def test_clips_that_are_all_the_same_accuse_nobody():
