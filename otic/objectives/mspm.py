@@ -34,7 +34,7 @@ Side = Literal["predictions", "targets"]
 
 @dataclass(frozen=True, kw_only=True)
 class MSPMConfig:
-    hidden: float = 400.0  # patches hidden in a clip; below 1: a share of them
+    hidden: int | float = 400  # patches hidden in a clip; below 1: a share of them
     sampler: Literal["legacy", "balanced", "random"] = "legacy"  # clusters as published, without its bias, or none
     cluster: tuple[int, int] = (3, 5)  # range of a cluster's side, in patches
     task: Literal["joint", "discriminative", "generative"] = "joint"  # which of the two terms
