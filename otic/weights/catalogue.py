@@ -126,3 +126,75 @@ _audiomae(
     tuned="AudioSet-20K",
     as20k_mAP=0.370,
 )
+
+
+_SSAST = "ViT-{}/{} with pre-norm blocks: 12 layers, {} wide, {} heads, two extra tokens; 128-bin log-mel at 16 kHz"
+_SIZES = {  # size -> letter, width, heads, parameters of the encoder
+    "base": ("B", 768, 12, 85_649_664),
+    "small": ("S", 384, 6, 21_591_168),
+    "tiny": ("Ti", 192, 3, 5_487_168),
+}
+
+
+def _ssast(size: str, kind: str, hidden: int, repository: str = "", **scores: float) -> None:
+    letter, width, heads, parameters = _SIZES[size]
+    name = f"ssast-{size}-{kind}-{hidden}"
+    CATALOGUE[name] = Entry(
+        name=name,
+        system="SSAST",
+        architecture=_SSAST.format(letter, "16" if kind == "patch" else "2 frames", width, heads),
+        parameters=parameters,
+        repository=repository,
+        file="model.safetensors" if repository else "",
+        licence="BSD-3-Clause",
+        trained_on=f"AudioSet-2M and LibriSpeech-960, {hidden} of 512 patches hidden, without labels",
+        paper="Gong et al. 2022, SSAST: Self-Supervised Audio Spectrogram Transformer, arXiv 2110.09784",
+        page=f"hf.co/{repository}" if repository else "github.com/YuanGongND/ssast",
+        scores=scores,
+    )
+
+
+# Means over AudioSet-20K (mAP) and ESC-50, and over Speech Commands V2 and V1, VoxCeleb1 and IEMOCAP (the README's).
+_ssast(
+    "base", "patch", 400,
+    as20k_mAP=0.310, esc50_accuracy=0.888, spc2_accuracy=0.980, spc1_accuracy=0.960, sid_accuracy=0.643,
+    er_accuracy=0.596, audio_mean=0.599, speech_mean=0.795,
+)  # fmt: skip
+_ssast("base", "frame", 400, audio_mean=0.576, speech_mean=0.840)
+_ssast(
+    "base", "patch", 250,
+    as20k_mAP=0.304, esc50_accuracy=0.867, spc2_accuracy=0.981, spc1_accuracy=0.962, sid_accuracy=0.666,
+    er_accuracy=0.571, audio_mean=0.586, speech_mean=0.795,
+)  # fmt: skip
+_ssast("base", "frame", 250, audio_mean=0.556, speech_mean=0.816)
+_ssast("small", "patch", 400, "Simon-Kotchou/ssast-small-patch-audioset-16-16", audio_mean=0.581, speech_mean=0.782)
+_ssast("tiny", "patch", 400, "Simon-Kotchou/ssast-tiny-patch-audioset-16-16", audio_mean=0.533, speech_mean=0.757)
+_ssast("tiny", "frame", 400, audio_mean=0.478)
+
+
+def _ast(
+    name: str, repository: str, tuned: str, positions: int, file: str = "model.safetensors", **scores: float
+) -> None:
+    CATALOGUE[name] = Entry(
+        name=name,
+        system="AST",
+        architecture=_SSAST.format("B", "16", 768, 12),
+        parameters=85_649_664 + (positions - 514) * 768,
+        repository=repository,
+        file=file,
+        licence="BSD-3-Clause",
+        trained_on=f"ImageNet with labels; fine-tuned on {tuned}",
+        labels_used=f"ImageNet, and {tuned}",
+        paper="Gong et al. 2021, AST: Audio Spectrogram Transformer, arXiv 2104.01778",
+        page=f"hf.co/{repository}",
+        scores=scores,
+    )
+
+
+_AS2M, _PORT = "AudioSet-2M (527 classes)", "MIT/ast-finetuned-audioset-"
+_ast("ast-as2m-10-10", _PORT + "10-10-0.4593", _AS2M, 1214, as2m_mAP=0.4593)  # the numbers are the strides
+_ast("ast-as2m-12-12", _PORT + "12-12-0.447", _AS2M, 852, "pytorch_model.bin", as2m_mAP=0.4467)
+_ast("ast-as2m-14-14", _PORT + "14-14-0.443", _AS2M, 659, as2m_mAP=0.4431)
+_ast("ast-as2m-16-16", _PORT + "16-16-0.442", _AS2M, 514, as2m_mAP=0.4422)
+_SPC2 = "Speech Commands V2 (35 classes)"
+_ast("ast-spc2-10-10", "MIT/ast-finetuned-speech-commands-v2", _SPC2, 146, spc2_accuracy=0.9812)
