@@ -6,6 +6,7 @@ from otic.core.registry import Registry
 from otic.objectives.base import Objective
 from otic.objectives.distill import Distill, DistillConfig
 from otic.objectives.eat import EAT, EATConfig
+from otic.objectives.jepa import JEPA, JEPAConfig
 from otic.objectives.m2d import M2D, M2DConfig
 from otic.objectives.mae import MAE, MAEConfig
 from otic.objectives.mam_clap import MAMCLAP, MAMCLAPConfig
@@ -16,6 +17,7 @@ from otic.objectives.supervised import Supervised, SupervisedConfig
 
 OBJECTIVES: Registry[tuple[Any, Any]] = Registry("objective")
 OBJECTIVES.add((EATConfig, EAT), "eat")
+OBJECTIVES.add((JEPAConfig, JEPA), "jepa")
 OBJECTIVES.add((MAEConfig, MAE), "mae")
 OBJECTIVES.add((MosaicConfig, Mosaic), "mosaic")
 OBJECTIVES.add((SSLAMConfig, SSLAM), "sslam")
@@ -30,6 +32,8 @@ __all__ = [
     "DistillConfig",
     "EAT",
     "EATConfig",
+    "JEPA",
+    "JEPAConfig",
     "MAE",
     "MAEConfig",
     "MAMCLAP",
