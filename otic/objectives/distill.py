@@ -99,8 +99,9 @@ class Distill(Objective):
         sound = sounding(cells, batch, cfg.ruler.rate)
         terms, parts = [], {}
         for k, (teacher, reader) in enumerate(zip(self.staff, self.readers, strict=True)):
-            lesson = teacher(batch, cfg.ruler.rate)
-            target, covered = lesson.on(cells, cfg.align)
+            with torch.no_grad():
+                lesson = teacher(batch, cfg.ruler.rate)
+                target, covered = lesson.on(cells, cfg.align)
             errors = reader(
                 seen, _visible(target, visible), _visible((sound & covered)[..., None], visible), lesson.pooled
             )

@@ -180,7 +180,7 @@ class MAMCLAP(Objective):
         if self.decoder is None:
             return Views(seen, None, None)
         pixels, answer = self.decoder(seen.patches, visible, grid, seen.cls, gen).split(self.widths, -1)
-        if self.cfg.share_head and self.head is not None:
+        if self.cfg.share_head and self.head is not None and self.widths[1]:
             answer = self.head(answer)
         return Views(seen, pixels if self.widths[0] else None, answer if self.widths[1] else None)
 
@@ -199,9 +199,10 @@ class MAMCLAP(Objective):
         teacher does not cover, are left out."""
         cfg, teacher = self.cfg, self._teacher()
         assert batch.spec is not None
-        lesson = teacher(batch, cfg.ruler.rate)
         cells = student_cells(cfg.ruler, self.net, batch.spec.shape[2])
-        target, covered = lesson.on(cells, cfg.align)
+        with torch.no_grad():
+            lesson = teacher(batch, cfg.ruler.rate)
+            target, covered = lesson.on(cells, cfg.align)
         told = covered & sounding(cells, batch, cfg.ruler.rate)
         away = distance(self.guess(visible, views), target, cfg.distance)  # [b, n]
         sets = {}

@@ -207,7 +207,7 @@ class Staff(nn.Module):
         if len(names) - len(others) > 1 or (names and len(others) != len(given)):
             raise ConfigError(f"teachers {list(names)}: {len(given)} of them were loaded; each may be there once.")
         self.own = SelfTeacher(student, ruler) if len(others) < len(names) else None
-        self.__dict__["held"] = tuple(given)  # not registered
+        self.__dict__["held"] = tuple(teacher.eval().requires_grad_(False) for teacher in given)  # not registered
         self._names = tuple(names) or tuple("" for _ in given)
 
     def __iter__(self) -> Iterator[Teacher]:
