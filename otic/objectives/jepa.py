@@ -14,7 +14,7 @@ q = m e b rows: target first, then context, then clip.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +138,12 @@ class JEPA(Objective):
         if cfg.sampler == "unstructured":
             seen = masking.random(count, grid, keep=cfg.keep, gen=gen)[:, None]
             return Views(seen, ~seen)
-        shape = {"targets": kind.targets, "contexts": cfg.contexts, "scale": kind.scale, "aspect": kind.aspect}
+        shape: dict[str, Any] = {
+            "targets": kind.targets,
+            "contexts": cfg.contexts,
+            "scale": kind.scale,
+            "aspect": kind.aspect,
+        }
         if cfg.sampler == "ijepa_legacy":
             least, step = 10 if cfg.min_keep is None else cfg.min_keep, int(self.finished)
             return masking.ijepa_legacy(count, grid, step=step, context=cfg.context, min_keep=least, gen=gen, **shape)

@@ -18,9 +18,9 @@ from otic.core.errors import WeightsError
 from otic.weights.catalogue import Entry
 from otic.weights.pickles import load_pickle
 from otic.weights.store import Loaded, header, load
-from otic.weights.upstream import audiomae, eat, ssast
+from otic.weights.upstream import audiomae, eat, ijepa, ssast
 
-LAYOUTS: tuple[ModuleType, ...] = (eat, audiomae, ssast)  # the first that matches reads the file
+LAYOUTS: tuple[ModuleType, ...] = (eat, audiomae, ssast, ijepa)  # the first that matches reads the file
 
 
 def read(path: str | Path, entry: Entry | None = None) -> Loaded:

@@ -18,6 +18,7 @@ from otic.masking.ijepa import ijepa_sizes
 from otic.models import ViT
 from otic.objectives import JEPA
 from otic.objectives.jepa import JEPAConfig
+from otic.weights import anyfile
 from otic.weights.upstream import ijepa
 from otic.weights.upstream.table import rename
 
@@ -277,6 +278,8 @@ def test_layouts_agree(models, tmp_path):
         for name in ("target", "context", "predictor_state"):
             ours, theirs = getattr(again, name), getattr(model.found, name)
             assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+        for path in (model.path, tmp_path / "run.pth.tar"):
+            assert anyfile.read(path).card["layout"] == "I-JEPA"
         spec = model.io["input"]
         for which, key in (("target", "target_full"), ("context", "encoder_full")):
             loaded = ijepa.loaded(flat, model.settings, model.path, which=which)
