@@ -99,7 +99,7 @@ def ssast_patch_tiny() -> Recipe:
     AudioSet-20K), and so small a network learns sooner with more to see. Compute: not measured yet.
     Score: not measured yet.
     """
-    return tiny("ssast_patch_tiny", "mspm", replace(OURS, hidden=0.5))
+    return tiny("ssast_patch_tiny", "mspm", replace(OURS, hidden=0.5), init="xavier")
 
 
 @RECIPES.add
@@ -110,4 +110,4 @@ def ssast_frame_tiny() -> Recipe:
 
     Compute: not measured yet. Score: not measured yet.
     """
-    return tiny("ssast_frame_tiny", "mspm", replace(OURS, hidden=0.5, sampler="random"), patch=(2, 128))
+    return tiny("ssast_frame_tiny", "mspm", replace(OURS, hidden=0.5, sampler="random"), patch=(2, 128), init="xavier")
