@@ -34,10 +34,10 @@ RUNNING = {
 }  # numbers of every log: title and unit
 HEALTH = {
     "patch_std": ("spread of patches", "standard deviation"),
-    "patch_rank": ("effective rank of patches", "dimensions"),
+    "patch_rank": ("rank of patches", "effective dimensions"),
     "patch_cosine": ("likeness of patches", "mean cosine"),
     "feature_std": ("spread of clips", "standard deviation"),
-    "effective_rank": ("effective rank of clips", "dimensions"),
+    "effective_rank": ("rank of clips", "effective dimensions"),
     "pair_cosine": ("likeness of clips", "mean cosine"),
 }  # numbers of engine/health.py
 

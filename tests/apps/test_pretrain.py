@@ -187,7 +187,7 @@ def test_a_collapse_is_told_everywhere(tmp_path, monkeypatch):
 
 def test_every_run_leaves_a_page(done):
     page = done.report.read_text(encoding="utf-8")
-    own = ("mine: nano", DATA.replace("&", "&amp;"), "learning rate", "gradient norm", "effective rank of patches")
+    own = ("mine: nano", DATA.replace("&", "&amp;"), "learning rate", "gradient norm", "rank of patches")
     for title in ("Training", "Health of the features", "What the model sees", "How it was made", *own):
         assert title in page, title
     assert "NaN" not in page

@@ -134,7 +134,7 @@ def test_numbers_known_now_and_then_are_drawn_whole_and_apart():
     assert section is not None and re.findall("<h3>(.*?)</h3>", section.body) == [
         "frame", "waiting for data <small>share of the time</small>",
     ]  # fmt: skip
-    assert health is not None and re.findall("<h3>(.*?) <", health.body) == ["effective rank of patches"]
+    assert health is not None and re.findall("<h3>(.*?) <", health.body) == ["rank of patches"]
     assert health.body.count("M") == 1 and health.body.count("L") == 3
     assert report.health(log[1:9]) is None and report.health([]) is None
 
