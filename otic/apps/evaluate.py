@@ -73,6 +73,7 @@ def evaluate(
         readings |= {name: readings[of] for name, (of, _) in twins.items()} | {"logmel-stats": [Reading()]}
         named |= {name: twin for name, (_, twin) in twins.items()} | {"logmel-stats": LogMelStats()}
     results = Results()
+    results.mark({name: model.card for name, model in named.items()})
     for source in _sources(data, label_column=label_column, split_column=split_column, where=where):
         _one(results, source, named, readings, protocols, seed, quiet)
     if out is not None:

@@ -39,6 +39,7 @@ from otic.objectives import Objective
 from otic.objectives.teacher import Teacher
 from otic.recipes import Recipe
 from otic.weights import store
+from otic.weights.card import saw_labels
 
 if TYPE_CHECKING:
     from otic.inference.model import Model
@@ -230,13 +231,16 @@ class Job:
         if saved is None and self.init is not None:
             from otic.inference.load import load
 
-            store.fill(encoder, load(str(self.init), device="cpu").encoder.state_dict(), str(self.init))
+            first = load(str(self.init), device="cpu")
+            store.fill(encoder, first.encoder.state_dict(), str(self.init))
             objective = recipe.wrap(encoder, self._teachers)
+            objective.labels_used |= saw_labels(first.card)
         objective.to(self.world.device).train()
         optimizer = make_optimizer(objective, recipe.train)
         state = State()
         if saved is not None:
             objective.load_state_dict(saved["objective"])
+            objective.labels_used |= saved.get("labels_used", False)
             optimizer.load_state_dict(saved["optimizer"])
             state = State(saved["step"], saved["clips"], saved["seconds"])
         return Plan(recipe, Frontend(recipe.frontend).to(self.world.device), objective, optimizer, state)
@@ -290,6 +294,7 @@ class Job:
                 "otic": __version__, "request": self.request, "steps": plan.recipe.train.steps,
                 "statistics": [front.mean, front.std] if plan.recipe.measure_statistics else None,
                 "step": state.step, "clips": state.clips, "seconds": state.seconds,
+                "labels_used": plan.objective.labels_used,
                 "objective": plan.objective.state_dict(), "optimizer": plan.optimizer.state_dict(),
             }  # fmt: skip
             checkpoint.save(self.folder, content)
@@ -362,7 +367,7 @@ class Job:
             f"crops of {cfg.crop_seconds:g} s, {str(self.world.dtype).removeprefix('torch.')} on {self.world.device}"
         )
         if plan.objective.labels_used:
-            self._note(f"{cfg.name}: learns from labels, its own or a teacher's; its card says so.")
+            self._note(f"{cfg.name}: learns from labels, its own or another model's; its card says so.")
         if clips < cfg.batch_size:
             self._note(
                 f"{cfg.name}: a batch holds each of the {clips} clips more than once; more data would serve better."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,10 @@ from typing import Any
 import otic
 from otic.core.files import write_json
 from otic.core.machine import commit, machine
+from otic.evaluation.baselines import is_baseline
+from otic.weights.card import saw_labels
+
+DAGGER = "†"  # of models that learned from labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,7 @@ class Results:
         differences: Every pair of models on every task.
         notes: What a reader should know before quoting a number.
         failed: Clips that could not be read, with the reason.
+        saw_labels: Models whose cards say that they learned from human labels; tables mark them.
         views: What `report.html` shows beyond the scores (`otic.evaluation.score.View`), not part of the JSON.
     """
 
@@ -60,6 +65,7 @@ class Results:
     differences: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    saw_labels: list[str] = field(default_factory=list)
     views: list[Any] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,6 +77,7 @@ class Results:
             "rows": [asdict(row) for row in self.rows],
             "differences": [asdict(row) for row in self.differences],
             "notes": list(self.notes),
+            "saw_labels": list(self.saw_labels),
             "failed": [{"file": file, "reason": reason} for file, reason in self.failed.items()],
         }
 
@@ -95,13 +102,25 @@ class Results:
         key = (model, other, data, protocol, metric, True)
         return any((d.model, d.other, d.data, d.protocol, d.metric, d.beats) == key for d in self.differences)
 
+    def mark(self, cards: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note which of these models, given by their cards, learned from human labels before any probe did."""
+        for name, card in cards.items():
+            if saw_labels(card) and not is_baseline(name):
+                self.saw_labels.append(name)
+                what = card["labels_used"] if isinstance(card["labels_used"], str) else "those of its training data"
+                self.notes.append(f"{DAGGER} {name} is not self-supervised: it learned from labels ({what})")
+
+    def title(self, model: str) -> str:
+        """What a table calls a model: its name, with a dagger where it learned from labels."""
+        return f"{model} {DAGGER}" if model in self.saw_labels else model
+
     def table(self, metrics: Iterable[str] | None = None) -> str:
         """Plain text, one line per data set, protocol and metric, one column per model; percent with the interval."""
         wanted = set(metrics) if metrics is not None else {row.metric for row in self.rows}
         models = list(dict.fromkeys(row.model for row in self.rows))
         lines = list(dict.fromkeys((r.data, r.protocol, r.metric) for r in self.rows if r.metric in wanted))
         cells = {(r.data, r.protocol, r.metric, r.model): _cell(r) for r in self.rows}
-        grid = [["data", "protocol", "metric", *models]]
+        grid = [["data", "protocol", "metric", *map(self.title, models)]]
         grid += [[*line, *(cells.get((*line, m), "") for m in models)] for line in lines]
         return _align(grid)
 

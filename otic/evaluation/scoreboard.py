@@ -56,6 +56,8 @@ def scores(results: Results) -> Section | None:
         "Percent. A dot is the score on clips the probe never saw, its bar the 95 % bootstrap interval. "
         "In the table, an arrow marks a model that beats both baselines by more than the paired interval."
     )
+    if results.saw_labels:
+        lead += f" A dagger marks models that learned from labels: {', '.join(results.saw_labels)}."
     return Section(title="Scores", body=body, lead=lead)
 
 
@@ -101,7 +103,7 @@ def _table(results: Results, models: Sequence[str]) -> str:
         rows.append(f"<tr{'' if same[0] else ' class=first'}>{names}{html}</tr>")
         above = line
     head = "".join(f"<th>{name}</th>" for name in ("data", "protocol", "metric"))
-    head += "".join(f'<th class="num">{text(m)}</th>' for m in models)
+    head += "".join(f'<th class="num">{text(results.title(m))}</th>' for m in models)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

@@ -138,3 +138,16 @@ def test_nothing_to_score_is_refused(model, tones):
 def test_a_missing_number_is_a_key_error():
     with pytest.raises(KeyError):
         Results().value("a", "b", "c")
+
+
+def test_models_that_saw_labels_are_marked_in_every_table(model, four_folds, tmp_path):
+    model.card["labels_used"] = True
+    results = evaluate({"taught": model}, four_folds, out=tmp_path, protocols=["knn"])
+    assert results.saw_labels == ["taught"]  # not its untrained twin
+    assert any("taught is not self-supervised" in note for note in results.notes)
+    assert "taught †" in results.table() and "untrained †" not in results.table()
+    page = (tmp_path / "report.html").read_text()
+    assert "taught †" in page and "A dagger marks models that learned from labels: taught." in page
+    assert json.loads((tmp_path / "results.json").read_text())["saw_labels"] == ["taught"]
+    model.card["labels_used"] = "none"
+    assert not evaluate({"free": model}, four_folds, protocols=["knn"]).saw_labels
