@@ -10,6 +10,7 @@ d the encoder's width, w the predictor's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +20,7 @@ from otic import masking
 from otic.core.errors import ConfigError
 from otic.core.seeds import generator
 from otic.models.block import Block
-from otic.models.init import init_linear, shrink_residuals
+from otic.models.init import init_linear, init_xavier, shrink_residuals
 from otic.models.positions import sincos
 
 
@@ -30,6 +31,10 @@ class PredictorConfig:
     heads: int = 16  # attention heads; A-JEPA leaves them open (I-JEPA: the encoder's, which need not divide the width)
     mlp_ratio: float = 4.0  # hidden width of the feed-forward, in widths
     eps: float = 1e-6  # of every LayerNorm
+    init: Literal["shrunk", "xavier"] = (
+        "shrunk"  # first weights: N(0, 0.02), what block i adds divided by sqrt(2 i), as
+    )
+    # I-JEPA means to (its code draws all linear layers again afterwards); or Xavier-uniform, better where it is narrow
 
 
 class Predictor(nn.Module):
@@ -55,14 +60,17 @@ class Predictor(nn.Module):
         self.blocks = nn.ModuleList(Block(cfg.width, cfg.heads, hidden, "pre", cfg.eps, 0.0) for _ in range(cfg.depth))
         self.norm = nn.LayerNorm(cfg.width, cfg.eps)
         self.proj = nn.Linear(cfg.width, width)
+        self._codes: tuple[tuple[tuple[int, int], torch.device], Tensor] | None = None
         if not self.proj.weight.is_meta:
             self._init(gen or generator("predictor"))
 
     @torch.no_grad()
     def _init(self, gen: Generator) -> None:
-        """N(0, 0.02), shrunk as I-JEPA means to (its code draws all linear layers again afterwards)."""
-        init_linear(self, gen)
-        shrink_residuals(self.blocks)
+        if self.cfg.init == "xavier":
+            init_xavier(self, gen)
+        else:
+            init_linear(self, gen)
+            shrink_residuals(self.blocks)
         self.mask_token.normal_(0.0, 0.02, generator=gen)
 
     def forward(
@@ -80,7 +88,7 @@ class Predictor(nn.Module):
             targets: What to predict, equally many in each row; row i belongs to context i % r.
             grid: (time, freq) of the patches.
         """
-        codes = self.positions(grid).to(seen.device)[None]
+        codes = self.positions(grid, seen.device)[None]
         known = self.embed(seen)
         known = known + masking.gather(codes, context, seen.shape[1]).to(known)
         asked = self.mask_token + masking.gather(codes, targets)
@@ -89,6 +97,8 @@ class Predictor(nn.Module):
             x, _ = block(x)
         return self.proj(self.norm(x[:, seen.shape[1] :]))
 
-    def positions(self, grid: tuple[int, int]) -> Float[Tensor, "n w"]:
-        """The fixed codes of a grid."""
-        return sincos(grid, self.cfg.width)
+    def positions(self, grid: tuple[int, int], device: torch.device | str = "cpu") -> Float[Tensor, "n w"]:
+        """The fixed codes of a grid; the last one's are kept."""
+        if self._codes is None or self._codes[0] != (grid, torch.device(device)):
+            self._codes = (grid, torch.device(device)), sincos(grid, self.cfg.width).to(device)
+        return self._codes[1]

@@ -62,6 +62,7 @@ class JEPAConfig:
     cross_from: int = 128  # grids with fewer patches remove "time" where "cross" is asked for; open
     target_view: Literal["full", "masked_only"] = "full"  # what the teacher sees: all, or each target alone (as in M2D)
     normalise: bool = True  # LayerNorm of the targets' features; open: as in I-JEPA's code
+    centre: bool = False  # ours: targets less the batch's mean at the same place, so that a place alone tells nothing
     loss: Literal["mse", "smooth_l1"] = "mse"  # average squared distance; smooth L1 as in I-JEPA's code
     ema: Ramp = field(default_factory=lambda: Ramp(0.996, 1.0, steps=100_000))  # teacher's decay; open: as in I-JEPA
     predictor: PredictorConfig = field(default_factory=PredictorConfig)  # its heads are open
@@ -102,6 +103,8 @@ class JEPA(Objective):
         super().__init__()
         if cfg.sampler == "unstructured" and cfg.contexts != 1:
             raise ConfigError(f'contexts={cfg.contexts}: sampler="unstructured" knows a single one.')
+        if cfg.centre and cfg.target_view != "full":
+            raise ConfigError('centre=true: needs target_view="full", where every clip has a target at every place.')
         self.cfg, self.student, self.teacher = cfg, encoder, ema_copy(encoder)
         for block in self.teacher.modules():
             if isinstance(block, Block):
@@ -173,11 +176,11 @@ class JEPA(Objective):
     def targets(self, spec: Float[Tensor, "b 1 t f"], blocks: Bool[Tensor, "b m n"]) -> Float[Tensor, "bm j d"]:
         """What the teacher makes of each target block; clip first, then target."""
         tokens, flat = self.teacher.tokens(spec)[0], blocks.flatten(0, 1)
-        if self.cfg.target_view == "full":
-            patches = masking.gather(self._norm(self.teacher.encode(tokens).patches), flat)
-        else:
-            patches = self._norm(self.teacher.encode(tokens, flat).patches)
-        return patches
+        if self.cfg.target_view == "masked_only":
+            return self._norm(self.teacher.encode(tokens, flat).patches)
+        patches = self.teacher.encode(tokens).patches.float()
+        patches = patches - patches.mean(0) if self.cfg.centre else patches
+        return masking.gather(self._norm(patches), flat)
 
     def _norm(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
         return F.layer_norm(x.float(), x.shape[-1:]) if self.cfg.normalise else x.float()

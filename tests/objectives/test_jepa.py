@@ -244,3 +244,14 @@ def test_defaults_are_the_papers_base_run():
     assert (cfg.hard.remove, cfg.context, cfg.curriculum.first) == ("cross", (0.85, 1.0), 0.01)
     assert (cfg.predictor.depth, cfg.predictor.width, cfg.predictor.heads) == (16, 512, 16)
     assert (cfg.loss, cfg.normalise, cfg.target_view, cfg.export) == ("mse", True, "full", "teacher")
+
+
+@torch.no_grad()
+def test_centred_targets_tell_nothing_of_the_place():
+    objective, shown = build(replace(CFG, centre=True, normalise=False)), views()
+    full = objective.teacher(SPEC).patches
+    for clip, targets in enumerate(objective.targets(SPEC, shown.targets).unflatten(0, (2, 3))):
+        for target, block in zip(targets, shown.targets[clip], strict=True):
+            torch.testing.assert_close(target, (full[clip] - full.mean(0))[block], atol=1e-5, rtol=1e-5)
+    with pytest.raises(ConfigError, match="centre=true"):
+        build(replace(CFG, centre=True, target_view="masked_only"))
