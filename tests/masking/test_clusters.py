@@ -61,7 +61,7 @@ def test_few_hidden_patches_lie_together():
 )
 def test_no_place_is_preferred(grid, hidden, side):
     """Also at borders and corners; the published sampler hides low bands half as often as the middle."""
-    draws, n = 20_000, grid[0] * grid[1]
+    draws, n = 6_000, grid[0] * grid[1]
     share = (~masking.clusters(draws, grid, hidden=hidden, side=side, gen=generator(*grid))).float().mean(0)
     sigma = (hidden / n * (1 - hidden / n) / draws) ** 0.5
     assert (share - hidden / n).abs().max() < 5 * sigma
