@@ -108,6 +108,7 @@ def ssast_frame_tiny() -> Recipe:
 
         otic pretrain ssast_frame_tiny --data sounds/ --out runs/ssast_frame_tiny --minutes 60
 
-    Compute: not measured yet. Score: not measured yet.
+    It starts slowly: after 60 updates a linear probe on rendered sounds reads 47 %, the untrained network, which hands
+    whole spectra on, 59 % (patches: 29 and 25 %). Compute: not measured yet. Score of a full run: not measured yet.
     """
     return tiny("ssast_frame_tiny", "mspm", replace(OURS, hidden=0.5, sampler="random"), patch=(2, 128), init="xavier")
