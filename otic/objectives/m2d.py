@@ -27,6 +27,8 @@ from otic.core.ema import ema_copy, ema_update
 from otic.core.ramps import Ramp
 from otic.core.seeds import generator
 from otic.models.block import Block
+from otic.models.heads import PixelHead
+from otic.models.targets import layer_mean
 from otic.models.vit import ViT
 from otic.models.vit_decoder import DecoderShape, TransformerDecoder
 from otic.objectives.base import Objective
@@ -40,9 +42,11 @@ class M2DConfig:
     predictor: DecoderShape = field(default_factory=DecoderShape)  # from visible patches and mask tokens to targets
     teacher_sees: Literal["hidden", "all"] = "hidden"  # all: data2vec's way, which the paper compares with
     teacher_start: Literal["fresh", "copy"] = "fresh"  # its first blocks: other random ones as published, or a copy
-    standardise: bool = True  # each target patch over its channels, before the loss
+    standardise: Literal["patch", "channel", "no"] = "patch"  # targets: each patch over its channels; or as EAT has it,
+    # each channel over the clip's patches first, so that what all patches share (soon learned) is no target; or neither
     loss: Literal["cosine", "mse"] = "cosine"  # 2 - 2 cos, or the mean squared error
     ema: Ramp = field(default_factory=lambda: Ramp(0.99995, 0.99999, steps=280_000))  # teacher's decay, over the run
+    reconstruction: float = 0.0  # weight of our extra term: hidden patches' normalised pixels; 0 as published
     export: Literal["student", "teacher"] = "student"  # which encoder is saved
 
 
@@ -68,13 +72,14 @@ class M2D(Objective):
         gen: Source of the predictor's, and of a fresh teacher's, initial weights.
 
     `Loss.parts`: `cosine` (mean over hidden patches between guess and target), `pred_std` and `target_std` (mean over
-    channels of the std over hidden patches: near 0 means collapse).
+    channels of the std over hidden patches: near 0 means collapse); with `reconstruction` also `pixels`.
     """
 
     def __init__(self, encoder: ViT, cfg: M2DConfig = M2DConfig(), gen: Generator | None = None):
         super().__init__()
         self.cfg, self.student = cfg, encoder
         self.predictor = TransformerDecoder(encoder.width, cfg.predictor, encoder.width, gen)
+        self.pixels = PixelHead(encoder.width, encoder.patch, gen) if cfg.reconstruction else None
         fresh = cfg.teacher_start == "fresh"
         self.teacher = ema_copy(ViT(encoder.cfg, gen or generator("m2d")) if fresh else encoder)
         self._share()
@@ -90,7 +95,7 @@ class M2D(Objective):
         spec = batch.spec
         assert spec is not None, "the front-end has not filled the batch"
         visible = masking.random(len(spec), self.student.grid(spec.shape[2]), keep=self.cfg.keep, gen=gen)
-        return self.losses(visible, self.views(spec, visible, gen))
+        return self.losses(spec, visible, self.views(spec, visible, gen))
 
     def views(
         self, spec: Float[Tensor, "b 1 t f"], visible: Bool[Tensor, "b n"], gen: Generator | None = None
@@ -108,26 +113,35 @@ class M2D(Objective):
             hidden = self.teacher.encode(tokens, ~visible).patches
         else:
             hidden = masking.gather(self.teacher.encode(tokens).patches, ~visible)
-        return _standardised(hidden.float()) if self.cfg.standardise else hidden.float()
+        if self.cfg.standardise == "channel":
+            return layer_mean((hidden,), extra=0)
+        return _standardised(hidden.float()) if self.cfg.standardise == "patch" else hidden.float()
 
-    def losses(self, visible: Bool[Tensor, "b n"], views: Views) -> Loss:
+    def losses(self, spec: Float[Tensor, "b 1 t f"], visible: Bool[Tensor, "b n"], views: Views) -> Loss:
         """Mean over the hidden patches, in float32."""
         guess, targets = masking.gather(views.guess.float(), ~visible), views.targets
         cosine = F.cosine_similarity(guess, targets, dim=-1).mean()
         total = 2 - 2 * cosine if self.cfg.loss == "cosine" else F.mse_loss(guess, targets)
         parts = {"cosine": cosine, "pred_std": _spread(guess), "target_std": _spread(targets)}
+        if self.pixels is not None:
+            parts["pixels"] = error = self.pixels.loss(views.guess, spec, visible)
+            total = total + self.cfg.reconstruction * error
         return Loss(total, {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()
     def preview(self, batch: Batch, gen: Generator) -> dict[str, Tensor]:
-        """For pictures; `guess` is each patch's predicted target along the targets' main component."""
+        """For pictures; `guess`: predicted pixels [b, t, f] where there is a reconstruction head, else each patch's
+        predicted target along the targets' main component [b, t', f']."""
         spec = batch.spec
         assert spec is not None, "the front-end has not filled the batch"
         grid = self.student.grid(spec.shape[2])
         visible = masking.random(len(spec), grid, keep=self.cfg.keep, gen=gen)
         views = self.views(spec, visible, gen)
-        main = torch.linalg.eigh(views.targets.flatten(0, 1).T.cov()).eigenvectors[:, -1]
-        guess = (views.guess.float() @ main).unflatten(1, grid)
+        if self.pixels is not None:
+            guess = self.pixels.paint(views.guess, spec, grid)
+        else:
+            main = torch.linalg.eigh(views.targets.flatten(0, 1).T.cov()).eigenvectors[:, -1]
+            guess = (views.guess.float() @ main).unflatten(1, grid)
         return {"spec": spec[:, 0], "visible": visible.unflatten(1, grid), "guess": guess}
 
     def after_step(self, step: int) -> None:

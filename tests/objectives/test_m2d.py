@@ -73,7 +73,7 @@ def test_loss_patch_by_patch(loss):
             both = guess / guess.norm() - target / target.norm()
             errors.append(both.square().sum() if loss == "cosine" else (guess - target).square().mean())
     assert place == [34, 34]
-    torch.testing.assert_close(objective.losses(VISIBLE, views).total.double(), torch.stack(errors).mean())
+    torch.testing.assert_close(objective.losses(SPEC, VISIBLE, views).total.double(), torch.stack(errors).mean())
 
 
 @pytest.mark.parametrize("start", ["fresh", "copy"])
@@ -123,8 +123,36 @@ def test_defaults_are_the_published_base_run():
     assert (cfg.ema(0), cfg.ema(280_000)) == pytest.approx((0.99995, 0.99999))
 
 
-def test_preview_draws_from_its_generator_alone():
-    objective = build()
+@torch.no_grad()
+def test_reconstruction_is_added():
+    objective = build(replace(CFG, reconstruction=0.3))
+    views = objective.views(SPEC, VISIBLE)
+    with_pixels = objective.losses(SPEC, VISIBLE, views)
+    pixels = objective.pixels.loss(views.guess, SPEC, VISIBLE)
+    objective.pixels = None
+    alone = objective.losses(SPEC, VISIBLE, views)
+    torch.testing.assert_close(with_pixels.total, alone.total + 0.3 * pixels)
+    assert with_pixels.parts["pixels"] == pixels
+
+
+@torch.no_grad()
+def test_targets_that_no_patch_shares():
+    objective = build(replace(CFG, standardise="channel"))
+    tokens = objective.student.tokens(SPEC)[0]
+    for clip in range(2):
+        x = objective.teacher.encode(tokens[clip, ~VISIBLE[clip]][None]).patches[0].double()
+        x = (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
+        want = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+        targets = objective.targets(tokens, VISIBLE)[clip].double()
+        torch.testing.assert_close(targets, want, atol=2e-5, rtol=0)
+    plain = build(replace(CFG, standardise="no"))
+    torch.testing.assert_close(plain.targets(tokens, VISIBLE)[0], plain.teacher.encode(tokens, ~VISIBLE).patches[0])
+
+
+@pytest.mark.parametrize("reconstruction", [0.0, 1.0])
+def test_preview_draws_from_its_generator_alone(reconstruction):
+    objective = build(replace(CFG, reconstruction=reconstruction))
     first, again = (objective.preview(batch(), generator("preview")) for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in ("spec", "visible", "guess"))
-    assert first["visible"].shape == first["guess"].shape == (2, 6, 8)
+    assert first["visible"].shape == (2, 6, 8)
+    assert first["guess"].shape == ((2, 96, 128) if reconstruction else (2, 6, 8))
