@@ -15,15 +15,10 @@ import torch
 from torch import nn
 
 from benchmarks import table
-from benchmarks.work import flops
-from otic.core.batch import Batch
-from otic.core.seeds import generator
-from otic.engine.optim import make_optimizer, step_optimizer
-from otic.objectives import Objective
-from otic.recipes import RECIPES, Recipe
+from benchmarks.work import DEVICE, batch, flops, seconds, wait
+from otic.recipes import RECIPES
 
 REFERENCE = {"eat_base": 0.127}  # clips/s of the published code, fp32, two cores
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CLIPS = 32 if DEVICE.type == "cuda" else 2
 
 
@@ -37,7 +32,7 @@ def rows() -> list[str]:
         work = flops(objective, batch(recipe, 2)) / 1e9
         for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
             before = matmul_rate(dtype)
-            rate = CLIPS / seconds(recipe, objective, dtype)
+            rate = CLIPS / seconds(recipe, objective, batch(recipe, CLIPS), dtype)
             peak = max(before, matmul_rate(dtype))
             ratio = f"{rate / REFERENCE[name]:.1f}" if name in REFERENCE and DEVICE.type == "cpu" else ""
             share = f"{rate * work / peak:.0%}"
@@ -45,36 +40,6 @@ def rows() -> list[str]:
             lines.append([name, precision, *numbers])
     head = ["recipe", "precision", "GFLOP/clip", "clips/s", "GFLOP/s", "matmul GFLOP/s", "share", "x published code"]
     return table(head, lines)
-
-
-def batch(recipe: Recipe, clips: int) -> Batch:
-    """Noise in the shapes of the recipe's batches."""
-    gen = generator("bench", "clips")
-    samples = round(recipe.crop_seconds * recipe.frontend.sample_rate)
-    spec = torch.randn(clips, 1, recipe.frames, recipe.encoder.mels, generator=gen)
-    wave = torch.randn(clips, samples, generator=gen)
-    labels = torch.arange(clips) % 2
-    made = Batch(wave, torch.full((clips,), samples), spec=spec, labels=labels, ids=[str(i) for i in range(clips)])
-    return made.to(DEVICE)
-
-
-def seconds(recipe: Recipe, objective: Objective, dtype: torch.dtype, steps: int = 2) -> float:
-    """The fastest of `steps` whole training steps, after one that warms up."""
-    optimizer, given = make_optimizer(objective, recipe.train), batch(recipe, CLIPS)
-    params = [p for p in objective.parameters() if p.requires_grad]
-    times = []
-    for step in range(steps + 1):
-        _wait()
-        start = time.perf_counter()
-        with torch.autocast(DEVICE.type, dtype, enabled=dtype != torch.float32):
-            loss = objective(given, generator("bench", step, device=DEVICE))
-        loss.total.backward()
-        nn.utils.clip_grad_norm_(params, recipe.train.clip or math.inf)
-        step_optimizer(optimizer, 1e-5)
-        objective.after_step(step + 1)
-        _wait()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
 
 
 def matmul_rate(dtype: torch.dtype, tokens: int = 1648, width: int = 768, repeats: int = 12) -> float:
@@ -85,14 +50,9 @@ def matmul_rate(dtype: torch.dtype, tokens: int = 1648, width: int = 768, repeat
     best = math.inf
     with torch.no_grad():
         for _ in range(repeats):
-            _wait()
+            wait()
             start = time.perf_counter()
             layer(x)
-            _wait()
+            wait()
             best = min(best, time.perf_counter() - start)
     return 8 * tokens * width**2 / best / 1e9
-
-
-def _wait() -> None:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()

@@ -1,7 +1,9 @@
-"""How much arithmetic a training step is, counted operation by operation."""
+"""A training step: how much arithmetic it is, counted operation by operation, and how long it takes."""
 
 from __future__ import annotations
 
+import math
+import time
 from math import prod
 from typing import Any
 
@@ -12,6 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from otic.core.batch import Batch
 from otic.core.seeds import generator
+from otic.engine.optim import make_optimizer, step_optimizer
+from otic.objectives import Objective
+from otic.recipes import Recipe
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def flops(objective: nn.Module, batch: Batch, step: int = 0) -> float:
@@ -35,3 +42,39 @@ def _backward(
     mask = rest[-1]
     once = 2 * grad[0] * prod(grad[2:]) * prod(weight)
     return once * (bool(mask[0]) + bool(mask[1]))
+
+
+def batch(recipe: Recipe, clips: int) -> Batch:
+    """Noise in the shapes of the recipe's batches."""
+    gen = generator("bench", "clips")
+    samples = round(recipe.crop_seconds * recipe.frontend.sample_rate)
+    spec = torch.randn(clips, 1, recipe.frames, recipe.encoder.mels, generator=gen)
+    wave = torch.randn(clips, samples, generator=gen)
+    labels = torch.arange(clips) % 2
+    made = Batch(wave, torch.full((clips,), samples), spec=spec, labels=labels, ids=[str(i) for i in range(clips)])
+    return made.to(DEVICE)
+
+
+def seconds(recipe: Recipe, objective: Objective, given: Batch, dtype: torch.dtype, steps: int = 2) -> float:
+    """The fastest of `steps` whole training steps, after one that warms up."""
+    optimizer = make_optimizer(objective, recipe.train)
+    params = [p for p in objective.parameters() if p.requires_grad]
+    times = []
+    for step in range(steps + 1):
+        wait()
+        start = time.perf_counter()
+        with torch.autocast(DEVICE.type, dtype, enabled=dtype != torch.float32):
+            loss = objective(given, generator("bench", step, device=DEVICE))
+        loss.total.backward()
+        nn.utils.clip_grad_norm_(params, recipe.train.clip or math.inf)
+        step_optimizer(optimizer, 1e-5)
+        objective.after_step(step + 1)
+        wait()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def wait() -> None:
+    """Until the device has done what it was given."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()

@@ -62,23 +62,30 @@ def _about(plan: Plan) -> str:
 
 
 def _costs(plan: Plan) -> list[str]:
-    lines = []
+    lines, speeds = [], train.speeds(plan)
     for name in plan.names:
-        cost = train.read_cost(plan.run(name))
+        cost, speed = train.read_cost(plan.run(name)), speeds[name]
         clips = [plan.step(name, budget) * plan.recipe(name).batch_size for budget in BUDGETS]
         lines.append(
             [
                 name,
                 f"{plan.work[name] / 1e9:.2f}",
-                f"{cost['clips_per_second']:.0f}",
-                f"{cost['clips_per_second'] * plan.work[name] / 1e9:.0f}",
+                f"{speed:.0f}",
+                f"{speed * plan.work[name] / 1e9:.0f}",
                 f"{cost['bytes'] / 1e9:.2f}",
                 *(f"{n} ({n * plan.work[name] / 1e12:.0f})" for n in clips),
             ]
         )
     head = ["method", "GFLOP/clip", "clips/s", "GFLOP/s", "peak GB"]
     head += [f"crops (TFLOP), {TITLE[b].lower()}" for b in BUDGETS]
-    return ["## Cost", "", *table(head, lines), "", "Memory is of the whole process, decoded clips included.", ""]
+    return [
+        "## Cost",
+        "",
+        *table(head, lines),
+        "",
+        "Speed is of the training step alone; memory of the whole process, decoded clips included.",
+        "",
+    ]
 
 
 def _tables(plan: Plan, found: Mapping[str, Mapping[str, Any]]) -> list[str]:

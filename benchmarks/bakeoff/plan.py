@@ -14,12 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
-from benchmarks.work import flops
-from otic.core.batch import Batch
+from benchmarks.work import DEVICE, batch, flops
 from otic.core.files import write_json
-from otic.core.seeds import generator
 from otic.recipes import RECIPES, Recipe
 
 REFERENCE = "eat"  # whose arithmetic sets the budget of the second table
@@ -101,8 +97,4 @@ class Plan:
 
 def _work(recipe: Recipe, clips: int = 8) -> float:
     _, objective = recipe.build()
-    spec = torch.randn(clips, 1, recipe.frames, recipe.encoder.mels, generator=generator("bakeoff"))
-    samples = round(recipe.crop_seconds * recipe.frontend.sample_rate)
-    wave = torch.randn(clips, samples, generator=generator("bakeoff", "wave"))
-    batch = Batch(wave, torch.full((clips,), samples), spec=spec, ids=[str(i) for i in range(clips)])
-    return flops(objective.train(), batch)
+    return flops(objective.to(DEVICE).train(), batch(recipe, clips))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +14,9 @@ import torch
 
 import otic
 from benchmarks.bakeoff.plan import Plan
+from benchmarks.work import DEVICE, batch, seconds
 from otic.core.files import write_json
+from otic.core.world import World
 from otic.engine.log import read_log
 from otic.engine.loop import Event
 from otic.weights import store
@@ -70,14 +70,25 @@ def train(plan: Plan, name: str) -> None:
 
 
 def cost(run: Path) -> dict[str, Any]:
-    """Speed and memory of a run: the median over its log, the high-water mark of this process."""
-    lines = read_log(run / "log.jsonl")
-    seconds = [b["seconds"] - a["seconds"] for a, b in itertools.pairwise(lines)]
-    per_step = statistics.median(seconds) / (lines[1]["step"] - lines[0]["step"])
-    clips = lines[-1]["clips"] / lines[-1]["step"]
+    """What a run took: its time, and the high-water mark of this process's (or the GPU's) memory."""
     cuda = torch.cuda.is_available()
     peak = torch.cuda.max_memory_allocated() if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"clips_per_second": clips / per_step, "bytes": peak, "seconds": lines[-1]["seconds"], "cuda": cuda}
+    return {"bytes": peak, "seconds": read_log(run / "log.jsonl")[-1]["seconds"], "cuda": cuda}
+
+
+def speeds(plan: Plan) -> dict[str, float]:
+    """Clips per second of each method's training step, all measured one after another; kept."""
+    kept = plan.out / f"speed_{plan.size}.json"
+    if kept.exists():
+        return dict(json.loads(kept.read_text()))
+    found = {}
+    for name in plan.names:
+        recipe = plan.recipe(name)
+        objective = recipe.build()[1].to(DEVICE).train()
+        given = batch(recipe, recipe.batch_size)
+        found[name] = len(given) / seconds(recipe, objective, given, World.join("auto").dtype, steps=8)
+    write_json(kept, found)
+    return found
 
 
 def apart(arguments: list[str], name: str) -> None:
