@@ -62,7 +62,8 @@ class JEPAConfig:
     cross_from: int = 128  # grids with fewer patches remove "time" where "cross" is asked for; open
     target_view: Literal["full", "masked_only"] = "full"  # what the teacher sees: all, or each target alone (as in M2D)
     normalise: bool = True  # LayerNorm of the targets' features; open: as in I-JEPA's code
-    centre: bool = False  # ours: targets less the batch's mean at the same place, so that a place alone tells nothing
+    centre: Literal["no", "place", "clip"] = "no"  # ours, before `normalise`: targets less the batch's mean at their
+    # place, so that a place alone tells nothing; or each channel standardised over the clip's patches, as in EAT
     loss: Literal["mse", "smooth_l1"] = "mse"  # average squared distance; smooth L1 as in I-JEPA's code
     ema: Ramp = field(default_factory=lambda: Ramp(0.996, 1.0, steps=100_000))  # teacher's decay; open: as in I-JEPA
     predictor: PredictorConfig = field(default_factory=PredictorConfig)  # its heads are open
@@ -103,8 +104,10 @@ class JEPA(Objective):
         super().__init__()
         if cfg.sampler == "unstructured" and cfg.contexts != 1:
             raise ConfigError(f'contexts={cfg.contexts}: sampler="unstructured" knows a single one.')
-        if cfg.centre and cfg.target_view != "full":
-            raise ConfigError('centre=true: needs target_view="full", where every clip has a target at every place.')
+        if cfg.centre != "no" and cfg.target_view != "full":
+            raise ConfigError(
+                f'centre="{cfg.centre}": needs target_view="full", where every clip has a target at every place.'
+            )
         self.cfg, self.student, self.teacher = cfg, encoder, ema_copy(encoder)
         for block in self.teacher.modules():
             if isinstance(block, Block):
@@ -179,7 +182,10 @@ class JEPA(Objective):
         if self.cfg.target_view == "masked_only":
             return self._norm(self.teacher.encode(tokens, flat).patches)
         patches = self.teacher.encode(tokens).patches.float()
-        patches = patches - patches.mean(0) if self.cfg.centre else patches
+        if self.cfg.centre == "place":
+            patches = patches - patches.mean(0)
+        if self.cfg.centre == "clip":
+            patches = F.instance_norm(patches.mT).mT
         return masking.gather(self._norm(patches), flat)
 
     def _norm(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:

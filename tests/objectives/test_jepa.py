@@ -248,10 +248,14 @@ def test_defaults_are_the_papers_base_run():
 
 @torch.no_grad()
 def test_centred_targets_tell_nothing_of_the_place():
-    objective, shown = build(replace(CFG, centre=True, normalise=False)), views()
+    objective, shown = build(replace(CFG, centre="place", normalise=False)), views()
     full = objective.teacher(SPEC).patches
     for clip, targets in enumerate(objective.targets(SPEC, shown.targets).unflatten(0, (2, 3))):
         for target, block in zip(targets, shown.targets[clip], strict=True):
             torch.testing.assert_close(target, (full[clip] - full.mean(0))[block], atol=1e-5, rtol=1e-5)
-    with pytest.raises(ConfigError, match="centre=true"):
-        build(replace(CFG, centre=True, target_view="masked_only"))
+    objective.cfg = replace(CFG, centre="clip", normalise=False)
+    for clip, targets in enumerate(objective.targets(SPEC, shown.targets).unflatten(0, (2, 3))):
+        want = (full[clip] - full[clip].mean(0)) / (full[clip].var(0, correction=0) + 1e-5).sqrt()
+        torch.testing.assert_close(targets[0], want[shown.targets[clip, 0]], atol=1e-4, rtol=1e-4)
+    with pytest.raises(ConfigError, match="centre=.clip"):
+        build(replace(CFG, centre="clip", target_view="masked_only"))
