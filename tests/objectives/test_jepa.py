@@ -257,5 +257,5 @@ def test_centred_targets_tell_nothing_of_the_place():
     for clip, targets in enumerate(objective.targets(SPEC, shown.targets).unflatten(0, (2, 3))):
         want = (full[clip] - full[clip].mean(0)) / (full[clip].var(0, correction=0) + 1e-5).sqrt()
         torch.testing.assert_close(targets[0], want[shown.targets[clip, 0]], atol=1e-4, rtol=1e-4)
-    with pytest.raises(ConfigError, match="centre=.clip"):
+    with pytest.raises(ConfigError, match=r"centre=.clip"):
         build(replace(CFG, centre="clip", target_view="masked_only"))
