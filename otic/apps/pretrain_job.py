@@ -181,7 +181,7 @@ class Job:
         return saved
 
     def _settled(self, saved: dict[str, Any]) -> Recipe:
-        check_same(saved["request"], self.request, self.folder)
+        check_same(saved["request"], self.request, self.folder, self.base)
         return self._with(saved["statistics"], saved["steps"])
 
     def _settle(self) -> Recipe:

@@ -73,13 +73,17 @@ def request(chosen: Recipe, source: Source, **asked: Any) -> dict[str, Any]:
     return {"recipe": to_dict(chosen), **plain, "data": {"clips": len(source), "names": names[:16]}}
 
 
-def check_same(was: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+def check_same(was: Mapping[str, Any], now: Mapping[str, Any], folder: Path, base: Recipe) -> None:
     """Refuse to go on with other settings than a run began with.
+
+    A field that the run's version of otic did not have yet may hold what its recipe (`base`) says.
 
     Raises:
         ConfigError: naming what differs.
     """
     old, new = flatten(was), flatten(now)
+    own = flatten({"recipe": to_dict(base)})
+    old |= {name: own[name] for name in new.keys() - old.keys() if name in own}
     odd = [
         f"{name} (was {old.get(name)!r}, now {new.get(name)!r})"
         for name in sorted(old.keys() | new.keys())

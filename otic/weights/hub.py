@@ -64,8 +64,8 @@ def within_reach() -> bool:
     return True
 
 
-def fetch_model(repository: str) -> Path:
-    """`model.safetensors` of a repository, and beside it the `config.json` where there is one.
+def fetch_model(repository: str, file: str = "model.safetensors") -> Path:
+    """The weights of a repository, and beside it the `config.json` where there is one.
 
     Raises:
         WeightsError: as `fetch`.
@@ -73,7 +73,7 @@ def fetch_model(repository: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    path = fetch(repository)
+    path = fetch(repository, file)
     with contextlib.suppress(EntryNotFoundError, LocalEntryNotFoundError):
         hf_hub_download(repository, "config.json", local_files_only=not within_reach())
     return path
@@ -89,7 +89,7 @@ def download(entry: Entry) -> Path:
         raise WeightsError(
             f"{entry.name}: its authors share it by hand only ({entry.page}). Download it, and give its path."
         )
-    path = fetch_model(entry.repository)
+    path = fetch_model(entry.repository, entry.file)
     if entry.sha256 and sha256(path) != entry.sha256:
         raise WeightsError(
             f"{path}: its SHA-256 is not the published one of {entry.name}. Delete it and download it again."

@@ -63,7 +63,7 @@ def entry(**changes) -> Entry:
 def test_a_file_with_another_sum_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "m"
     path.write_bytes(b"weights")
-    monkeypatch.setattr(hub, "fetch_model", lambda repository: path)
+    monkeypatch.setattr(hub, "fetch_model", lambda repository, file: {("o/x", "m"): path}[repository, file])
     assert hub.download(entry(sha256=sha256(path))) == path
     with pytest.raises(WeightsError, match="not the published one of x"):
         hub.download(entry(sha256="0" * 64))

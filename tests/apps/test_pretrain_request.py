@@ -1,0 +1,37 @@
+"""What a run may be resumed with."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from otic.apps.pretrain_request import check_same
+from otic.core.config import to_dict
+from otic.core.errors import ConfigError
+from otic.recipes import RECIPES
+
+RUN = Path("run")
+
+
+def asked(recipe):
+    return {"recipe": to_dict(recipe), "steps": 3}
+
+
+def test_the_same_settings_go_on():
+    base = RECIPES["eat_tiny"]()
+    check_same(asked(base), asked(base), RUN, base)
+
+
+def test_others_do_not_and_are_named():
+    base = RECIPES["eat_tiny"]()
+    with pytest.raises(ConfigError, match=r"recipe\.batch_size \(was 16, now 8\)"):
+        check_same(asked(base), asked(replace(base, batch_size=8)), RUN, base)
+
+
+def test_a_field_that_did_not_exist_yet_may_hold_its_default():
+    base = RECIPES["eat_tiny"]()
+    older = asked(base)
+    del older["recipe"]["batch_size"]
+    check_same(older, asked(base), RUN, base)
+    with pytest.raises(ConfigError, match=r"recipe\.batch_size \(was 16, now 8\)"):
+        check_same(older, asked(replace(base, batch_size=8)), RUN, base)
