@@ -98,7 +98,7 @@ def pretrain(
         stop = stack.enter_context(Interrupt(world))
         crops = Crops(
             source, chosen.frontend.sample_rate, chosen.crop_seconds, chosen.seed, cache_gb,
-            short=chosen.short, per=chosen.crops_per,
+            short=chosen.short, per=chosen.crops_per, gain_db=chosen.gain_db,
         )  # fmt: skip
         job = Job(
             folder=Path(out), base=base, chosen=chosen, length=length, data=sources, crops=crops, world=world,

@@ -49,6 +49,7 @@ class Crops:
         cache_gb: Memory for decoded clips, in 1e9 bytes; 0 decodes anew each time. The values are the same either way.
         short: A clip shorter than the crop is followed by zeros (`"pad"`) or by itself (`"repeat"`).
         per: An epoch takes one crop of each `"clip"`, or one for each started crop's length of it (`"duration"`).
+        gain_db: Each crop is made louder or softer by up to so many decibels, uniformly.
 
     Attributes:
         bad: The clips that could not be read, with the reason.
@@ -64,10 +65,11 @@ class Crops:
         *,
         short: Literal["pad", "repeat"] = "pad",
         per: Literal["clip", "duration"] = "clip",
+        gain_db: float | int = 0.0,
     ):
         if not len(source):
             raise DataError(f"{source.name}: no clips.")
-        self.source, self.rate, self.seed, self.short = source, rate, seed, short
+        self.source, self.rate, self.seed, self.short, self.gain_db = source, rate, seed, short, gain_db
         self.samples = round(seconds * rate)
         self.bad: dict[str, str] = {}
         self._classes = {name: k for k, name in enumerate(source.classes)}
@@ -117,7 +119,11 @@ class Crops:
                 self._report(i, error)
                 continue
             name = f"{self.source.rows[i].id}@{start:.3f}"
-            return Crop(*self._fit(wave), name, i, self._caption(i, float(words)), start)
+            wave, length = self._fit(wave)
+            if self.gain_db:
+                decibels = rng(self.seed, "gain", epoch, drawn).uniform(-self.gain_db, self.gain_db)
+                wave = wave * np.float32(10 ** (decibels / 20))
+            return Crop(wave, length, name, i, self._caption(i, float(words)), start)
         raise DataError(f"{self.source.name}: no clip can be read. First: {next(iter(self.bad.values()))}")
 
     def _candidates(self, first: int, dice: np.random.Generator) -> Iterator[int]:

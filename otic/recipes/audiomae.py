@@ -18,7 +18,8 @@ def audiomae_base() -> Recipe:
         torchrun --nproc-per-node 8 -m otic.apps.cli pretrain audiomae_base --data audioset.csv --out runs/audiomae
 
     An epoch is taken as 2,000,000 clips, 3906 updates of 512; three epochs of warm-up. Positions are those of each
-    patch's own time and frequency; the published weights have other ones (`positions="legacy"`).
+    patch's own time and frequency; the published weights have other ones (`positions="legacy"`). Levels change by up to
+    6 dB as the paper says; its code multiplies waves by Beta(10, 10) + 0.5, which is about 2 dB.
     Compute: 64 V100 for about 36 hours (as reported).
     Score: the paper reports 47.3 mAP on AudioSet-2M, 37.0 on AudioSet-20K, 94.1 % on ESC-50, all fine-tuned.
     """
@@ -29,6 +30,7 @@ def audiomae_base() -> Recipe:
         objective=MAEConfig(),
         encoder=ViTConfig(norm="pre", init="xavier"),
         frontend=FrontendConfig(mean=-4.2677393, std=4.5689974),
+        gain_db=6.0,
         batch_size=512,
         train=TrainConfig(
             steps=32 * epoch,

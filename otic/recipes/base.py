@@ -37,6 +37,7 @@ class Recipe:
     crop_seconds: float = 10.0  # of each clip, cut at random
     short: Literal["pad", "repeat"] = "pad"  # what follows a clip shorter than the crop: zeros, or itself again
     crops_per: Literal["clip", "duration"] = "clip"  # an epoch takes one crop of each clip, or as many as fill it
+    gain_db: float = 0.0  # each crop is made louder or softer by up to so many decibels
     frames: int = 1024  # length of the spectrogram that a crop becomes, padded or cut at the end; 0: as long as it is
     batch_size: int = 48  # clips of one update, over all processes and accumulated pieces
     train: TrainConfig = field(default_factory=TrainConfig)  # optimiser, schedule, saving

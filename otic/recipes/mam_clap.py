@@ -138,6 +138,7 @@ def _base(name: str, objective: MAMCLAPConfig) -> Recipe:
         objective=objective,
         encoder=ViTConfig(norm="pre", init="xavier"),
         frontend=FrontendConfig(mean=-4.2677393, std=4.5689974),
+        gain_db=6.0,
         batch_size=512,
         train=TrainConfig(
             steps=32 * epoch,

@@ -193,3 +193,18 @@ def test_each_second_counts_the_same_when_an_epoch_goes_by_duration():
     cuts = [crop.id for crop in taken if crop.clip == 3]
     assert len(set(cuts)) == len(cuts), "crops of one clip are cut at places of their own"
     assert all(crop.length == RATE for crop in taken)
+
+
+def test_gain_changes_levels_within_its_range_and_nothing_else():
+    source = open_source("synth:corpus?clips=12")
+    plain, louder = (Crops(source, 16000, 1.0, seed=3, gain_db=g) for g in (0.0, 6.0))
+    decibels = []
+    for position in range(24):
+        a, b = plain.take(position), louder.take(position)
+        assert (a.id, a.length, b.wave.dtype) == (b.id, b.length, np.float32)
+        at = np.abs(a.wave).argmax()
+        ratio = b.wave[at] / a.wave[at]
+        np.testing.assert_allclose(b.wave, ratio * a.wave, atol=1e-6)
+        decibels.append(20 * np.log10(ratio))
+    assert np.abs(decibels).max() <= 6 and np.ptp(decibels) > 6 and len(set(decibels)) == 24
+    assert np.array_equal(louder.take(5).wave, louder.take(5).wave)
