@@ -353,7 +353,7 @@ class Job:
         shown = plan.objective.preview(plan.frontend.fill(batch, plan.recipe.frames or None), gen)
         if not shown:
             return
-        arrays = {name: tensor.float().cpu().numpy() for name, tensor in shown.items()}
+        arrays: dict[str, Any] = {name: tensor.float().cpu().numpy() for name, tensor in shown.items()}
         with atomic(self.folder / PREVIEW) as part, part.open("wb") as file:
             np.savez_compressed(file, ids=np.array([str(i) for i in batch.ids]), **arrays)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Generator, nn
@@ -30,7 +32,7 @@ def init_xavier(module: nn.Module, gen: Generator) -> None:
 
 
 @torch.no_grad()
-def shrink_residuals(blocks: nn.ModuleList) -> None:
+def shrink_residuals(blocks: Iterable[Any]) -> None:
     """What block i = 1, 2, ... adds is divided by sqrt(2 i): the weights of `attn.proj` and `mlp.fc2` (I-JEPA)."""
     for i, block in enumerate(blocks, 1):
         for layer in (block.attn.proj, block.mlp.fc2):

@@ -31,10 +31,8 @@ class PredictorConfig:
     heads: int = 16  # attention heads; A-JEPA leaves them open (I-JEPA: the encoder's, which need not divide the width)
     mlp_ratio: float = 4.0  # hidden width of the feed-forward, in widths
     eps: float = 1e-6  # of every LayerNorm
-    init: Literal["shrunk", "xavier"] = (
-        "shrunk"  # first weights: N(0, 0.02), what block i adds divided by sqrt(2 i), as
-    )
-    # I-JEPA means to (its code draws all linear layers again afterwards); or Xavier-uniform, better where it is narrow
+    init: Literal["shrunk", "xavier"] = "shrunk"  # N(0, 0.02), what block i adds over sqrt(2 i), as I-JEPA means to
+    # (its code draws all linear layers again afterwards); or Xavier-uniform, better where it is narrow
 
 
 class Predictor(nn.Module):
