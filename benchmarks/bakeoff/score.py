@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import otic
-from benchmarks.bakeoff.plan import BUDGETS, Plan
+from benchmarks.bakeoff.plan import BUDGETS, SHARES, Plan
 from otic.evaluation.baselines import is_baseline
 
 SETS = ("esc10", "arabic_commands", "emodb4", "percussion", "fsdd")
-CURVE = ("esc10", "arabic_commands")  # scored at every milestone
+CURVE = ("esc10", "arabic_commands")  # scored at every share of the compute budget
 METRIC = {"emodb4": "uar"}  # accuracy elsewhere: emotions are unequally many
 
 
@@ -23,7 +23,8 @@ def table(plan: Plan, budget: str) -> dict[str, Any]:
 
 def curves(plan: Plan) -> dict[str, dict[int, float]]:
     """{method: {step: mean linear score over the curve's sets}}, and the baselines' under step 0."""
-    models = {f"{name}@{step}": plan.snapshot(name, step) for name in plan.names for step in plan.steps(name)}
+    points = [(name, plan.step(name, "compute", share)) for name in plan.names for share in SHARES]
+    models = {f"{name}@{step}": plan.snapshot(name, step) for name, step in points}
     sums: dict[str, list[float]] = {}
     for data in CURVE:
         found = _scores(plan, f"curve_{data}", models, data, ("linear",))

@@ -239,6 +239,7 @@ def test_signals_are_130(number, tmp_path):
     script = f"""
 import os, signal, sys, time
 from otic.apps.shell import Answer, run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
 def wait() -> Answer:
     "Wait."
     os.kill(os.getpid(), signal.{number})
