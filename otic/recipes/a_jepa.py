@@ -71,7 +71,7 @@ def a_jepa_tiny() -> Recipe:
 
     On so few patches the hard masks remove the targets' time steps, not their mel rows. As in `eat_tiny`, hidden pixels
     are predicted too: in so few updates latent prediction alone finds little more than where a patch is. The teacher is
-    quicker than the paper's, and the student is kept. Compute: not measured yet. Score: not measured yet.
+    quicker than the paper's, and the student is kept. Compute and score: docs/bakeoff.md.
     """
     objective = jepa(10_000, PredictorConfig(width=96, depth=3, heads=3), decay=0.99)
     objective = replace(objective, reconstruction=1.0, export="student")

@@ -64,7 +64,7 @@ def audiomae_tiny() -> Recipe:
 
         otic pretrain audiomae_tiny --data sounds/ --out runs/audiomae_tiny --minutes 60
 
-    Compute: not measured yet. Score: not measured yet.
+    Compute and score: docs/bakeoff.md.
     """
     decoder = DecoderShape(decoder="local", width=128, depth=2, heads=4, bias_hidden=64)
     return tiny("audiomae_tiny", "mae", MAEConfig(decoder=decoder), init="xavier")

@@ -75,7 +75,7 @@ def m2d_tiny() -> Recipe:
         otic pretrain m2d_tiny --data sounds/ --out runs/m2d_tiny --minutes 60
 
     In so few updates M2D alone learns little more than what all patches share, so its targets are standardised over
-    the clip, and hidden pixels are reconstructed too, as in `eat_tiny`. Score: not measured yet.
+    the clip, and hidden pixels are reconstructed too, as in `eat_tiny`. Score: docs/bakeoff.md.
     """
     objective = M2DConfig(
         predictor=DecoderShape(width=128, depth=3, heads=4),

@@ -62,7 +62,7 @@ def mosaic_tiny() -> Recipe:
         otic pretrain mosaic_tiny --data sounds/ --out runs/mosaic_tiny --minutes 60
 
     Sixteen clips, as all tiny recipes have, are few for a contrast, so the views differ less than published: no noise,
-    no rolling, less stretch and pitch, and a softer temperature. Score: not measured yet.
+    no rolling, less stretch and pitch, and a softer temperature. Score: docs/bakeoff.md.
     """
     gentle = PerturbConfig(noise_chance=0.0, roll=False, stretch=0.1, pitch=3.0)
     return tiny("mosaic_tiny", "mosaic", MosaicConfig(temperature=0.2, perturb=gentle))
