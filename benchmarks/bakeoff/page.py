@@ -19,7 +19,9 @@ READING = "## Reading"
 TITLE = {"clips": "The same clips seen", "compute": "The same arithmetic"}
 LEGEND = (
     "Percent with 95 % bootstrap intervals over test clips, linear probe / kNN; unweighted average recall on emodb4, "
-    "accuracy elsewhere. Bold: the best linear probe of the column, and all whose paired difference to it spans 0."
+    "accuracy elsewhere. Bold: the best linear probe of the column, and all whose paired difference to it spans 0. "
+    "There is an untrained twin for each kind of encoder: the first method's in the alphabet, then one named after the "
+    "first method that begins otherwise (Xavier weights, or with a CLS token)."
 )
 COLOURS = ["#4269d0", "#ff725c", "#3ca951", "#a463f2", "#efb118", "#6cc5b0", "#9c6b4e", "#ff8ab7", "#97bbf5", "#555555"]
 

@@ -33,7 +33,7 @@ def curves(plan: Plan) -> dict[str, dict[int, float]]:
     out: dict[str, dict[int, float]] = {}
     for model, values in sums.items():
         name, _, step = model.partition("@")
-        out.setdefault(name, {})[int(step or 0)] = sum(values) / len(values)
+        out.setdefault(name, {})[0 if is_baseline(model) else int(step)] = sum(values) / len(values)
     return out
 
 
