@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
@@ -27,6 +26,7 @@ from otic.core.ramps import Ramp
 from otic.models.block import Block
 from otic.models.decoders import CNNDecoder, DecoderConfig
 from otic.models.heads import PixelHead
+from otic.models.targets import layer_mean
 from otic.models.vit import Encoded, ViT
 from otic.objectives.base import Objective
 
@@ -130,10 +130,7 @@ class EAT(Objective):
         """Mean over layers of the teacher's patches, each channel standardised over the clip; then LayerNorm."""
         encoded = self.teacher(spec, taps=True)
         layers = encoded.ffn if self.cfg.target == "ffn" else encoded.layers
-        layers = layers[-(self.cfg.target_layers or len(layers)) :]
-        patches = (x[:, self.student.cfg.extra :].float().mT for x in layers)  # [b, d, n]
-        mean = torch.stack([F.instance_norm(x) for x in patches]).mean(0).mT
-        return F.layer_norm(mean, mean.shape[-1:])
+        return layer_mean(layers[-(self.cfg.target_layers or len(layers)) :], self.student.cfg.extra)
 
     def losses(self, spec: Float[Tensor, "b 1 t f"], visible: Bool[Tensor, "r n"], views: Views) -> Loss:
         """Mean squared errors over hidden patches and over rows, in float32."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from otic.audio.frontend import FrontendConfig
 from otic.core.ramps import Ramp
-from otic.engine.config import TrainConfig
-from otic.inference.options import Options
 from otic.masking.curriculum import Curriculum
 from otic.models.predictor import PredictorConfig
 from otic.models.vit import ViTConfig
 from otic.objectives.jepa import JEPAConfig
-from otic.recipes.base import RECIPES, Recipe, small, tiny
+from otic.recipes.base import EPOCH, RECIPES, Recipe, audioset, small, tiny
 
 
 @RECIPES.add
@@ -27,28 +24,8 @@ def a_jepa_base() -> Recipe:
     Compute: not reported. Score: the paper reports 48.6 mAP on AudioSet-2M, 38.4 on AudioSet-20K and 96.3 % on ESC-50,
     all fine-tuned with regularised masking (48.1 without).
     """
-    epoch = 2_000_000 // 512
-    return Recipe(
-        name="a_jepa_base",
-        method="jepa",
-        objective=jepa(24 * epoch, PredictorConfig()),
-        encoder=ViTConfig(norm="pre", cls=False, init="shrunk"),
-        frontend=FrontendConfig(mean=-4.2677393, std=4.5689974),
-        short="repeat",
-        gain_db=6.0,
-        batch_size=512,
-        train=TrainConfig(
-            steps=24 * epoch,
-            warmup=3 * epoch,
-            lr=2e-4 * 512 / 256,
-            weight_decay=1e-4,
-            decay="intended",
-            clip=0.0,
-            log_every=10,
-            save_minutes=15.0,
-        ),
-        inference=Options(window=10.0),
-    )
+    encoder = ViTConfig(norm="pre", cls=False, init="shrunk")
+    return audioset("a_jepa_base", "jepa", jepa(24 * EPOCH, PredictorConfig()), 24, encoder, short="repeat")
 
 
 @RECIPES.add

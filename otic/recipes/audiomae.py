@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from otic.audio.frontend import FrontendConfig
-from otic.engine.config import TrainConfig
-from otic.inference.options import Options
 from otic.models.vit import ViTConfig
 from otic.models.vit_decoder import DecoderShape
 from otic.objectives.mae import MAEConfig
-from otic.recipes.base import RECIPES, Recipe, small, tiny
+from otic.recipes.base import RECIPES, Recipe, audioset, small, tiny
 
 
 @RECIPES.add
@@ -23,27 +20,7 @@ def audiomae_base() -> Recipe:
     Compute: 64 V100 for about 36 hours (as reported).
     Score: the paper reports 47.3 mAP on AudioSet-2M, 37.0 on AudioSet-20K, 94.1 % on ESC-50, all fine-tuned.
     """
-    epoch = 2_000_000 // 512
-    return Recipe(
-        name="audiomae_base",
-        method="mae",
-        objective=MAEConfig(),
-        encoder=ViTConfig(norm="pre", init="xavier"),
-        frontend=FrontendConfig(mean=-4.2677393, std=4.5689974),
-        gain_db=6.0,
-        batch_size=512,
-        train=TrainConfig(
-            steps=32 * epoch,
-            warmup=3 * epoch,
-            lr=2e-4 * 512 / 256,
-            weight_decay=1e-4,
-            decay="intended",
-            clip=0.0,
-            log_every=10,
-            save_minutes=15.0,
-        ),
-        inference=Options(window=10.0),
-    )
+    return audioset("audiomae_base", "mae", MAEConfig(), 32, ViTConfig(norm="pre", init="xavier"))
 
 
 @RECIPES.add

@@ -88,6 +88,7 @@ def teacher_of(loaded: Loaded, name: str) -> Teacher:
     )
 
 
+EPOCH = 2_000_000 // 512  # updates of an epoch of AudioSet-2M, taken as 2,000,000 clips
 RECIPES: Registry[Callable[[], Recipe]] = Registry("recipe")  # filled by the files beside this one
 
 
@@ -140,6 +141,40 @@ def for_classes(recipe: Recipe, names: Sequence[str]) -> Recipe:
     if getattr(recipe.objective, "classes", None) != 0 or not names:
         return recipe
     return dataclasses.replace(recipe, objective=dataclasses.replace(recipe.objective, classes=len(names)))
+
+
+def audioset(name: str, method: str, objective: Any, epochs: int, encoder: ViTConfig, **changes: Any) -> Recipe:
+    """The frame of Audio-MAE's base run (arXiv 2207.06405, table 3), which A-JEPA and MAM-CLAP start from.
+
+    Args:
+        name: Of the recipe.
+        method: A name of `OBJECTIVES`.
+        objective: Its config.
+        epochs: Of AudioSet-2M, `EPOCH` updates of 512 clips each; three of them are warm-up.
+        encoder: What is trained.
+        changes: Other fields of `Recipe`.
+    """
+    return Recipe(
+        name=name,
+        method=method,
+        objective=objective,
+        encoder=encoder,
+        frontend=FrontendConfig(mean=-4.2677393, std=4.5689974),
+        gain_db=6.0,
+        batch_size=512,
+        train=TrainConfig(
+            steps=epochs * EPOCH,
+            warmup=3 * EPOCH,
+            lr=2e-4 * 512 / 256,
+            weight_decay=1e-4,
+            decay="intended",
+            clip=0.0,
+            log_every=10,
+            save_minutes=15.0,
+        ),
+        inference=Options(window=10.0),
+        **changes,
+    )
 
 
 def lengthen(recipe: Recipe, steps: int) -> Recipe:

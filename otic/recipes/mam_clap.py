@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from otic.audio.frontend import FrontendConfig
 from otic.core.ramps import Ramp
-from otic.engine.config import TrainConfig
-from otic.inference.options import Options
 from otic.models.vit import ViTConfig
 from otic.models.vit_decoder import DecoderShape
 from otic.objectives.mam_clap import MAMCLAPConfig
 from otic.objectives.teacher import SELF
-from otic.recipes.base import RECIPES, Recipe, small, tiny
+from otic.recipes.base import RECIPES, Recipe, audioset, small, tiny
 
 PIXELS = 1 - 0.8  # share of visible patches where pixels alone are predicted: Audio-MAE's
 TOKENS = 0.5  # the same with a teacher: CAE v2 found that smaller encoders want more of them (open)
@@ -131,27 +128,7 @@ def supmam_clap_tiny() -> Recipe:
 
 def _base(name: str, objective: MAMCLAPConfig) -> Recipe:
     """32 epochs of 3906 updates, as `audiomae_base`."""
-    epoch = 2_000_000 // 512
-    return Recipe(
-        name=name,
-        method="mam_clap",
-        objective=objective,
-        encoder=ViTConfig(norm="pre", init="xavier"),
-        frontend=FrontendConfig(mean=-4.2677393, std=4.5689974),
-        gain_db=6.0,
-        batch_size=512,
-        train=TrainConfig(
-            steps=32 * epoch,
-            warmup=3 * epoch,
-            lr=2e-4 * 512 / 256,
-            weight_decay=1e-4,
-            decay="intended",
-            clip=0.0,
-            log_every=10,
-            save_minutes=15.0,
-        ),
-        inference=Options(window=10.0),
-    )
+    return audioset(name, "mam_clap", objective, 32, ViTConfig(norm="pre", init="xavier"))
 
 
 def _small(name: str, **objective: Any) -> Recipe:

@@ -91,7 +91,7 @@ def test_other_data_on_the_same_folder_are_refused(done):
 
 
 def test_saving_more_often_is_no_other_request(done):
-    run(done.folder, 6, settings=["train.save_minutes=1.0"])
+    assert run(done.folder, 6, settings=["train.save_minutes=1.0"]).steps == 6
 
 
 def test_epochs_count_the_clips(tmp_path):
