@@ -22,3 +22,9 @@ def layer_mean(layers: Sequence[Float[Tensor, "b m d"]], extra: int) -> Float[Te
     """
     mean = torch.stack([F.instance_norm(x[:, extra:].float().mT) for x in layers]).mean(0).mT
     return F.layer_norm(mean, mean.shape[-1:])
+
+
+def along_main(guess: Float[Tensor, "*rows d"], targets: Float[Tensor, "*others d"]) -> Float[Tensor, "*rows"]:
+    """One number for each guess, for pictures: its part along the targets' main component."""
+    main = torch.linalg.eigh(targets.flatten(0, -2).T.cov()).eigenvectors[:, -1]
+    return guess.float() @ main

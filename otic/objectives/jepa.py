@@ -31,6 +31,7 @@ from otic.masking.multi_block import Removal
 from otic.models.block import Block
 from otic.models.heads import PixelHead, normalised_patches
 from otic.models.predictor import Predictor, PredictorConfig
+from otic.models.targets import along_main
 from otic.models.vit import ViT
 from otic.objectives.base import Objective
 
@@ -213,8 +214,7 @@ class JEPA(Objective):
         grid = self.student.grid(spec.shape[2])
         views = self.draw(len(spec), grid, self.cfg.curriculum.hard(int(self.finished)), gen)
         passed, asked = self.passed(spec, views), views.targets.transpose(0, 1)  # [m, b, n]
-        main = torch.linalg.eigh(passed.targets.flatten(0, 1).T.cov()).eigenvectors[:, -1]
-        values = (passed.guess.float() @ main).unflatten(0, (len(asked), -1, len(spec)))[:, 0]  # [m, b, j]
+        values = along_main(passed.guess, passed.targets).unflatten(0, (len(asked), -1, len(spec)))[:, 0]  # [m, b, j]
         total = torch.zeros_like(asked, dtype=torch.float32).masked_scatter(asked, values).sum(0)
         times = asked.sum(0)
         guess = torch.where(times > 0, total / times.clamp_min(1), values.mean())

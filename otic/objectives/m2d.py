@@ -28,7 +28,7 @@ from otic.core.ramps import Ramp
 from otic.core.seeds import generator
 from otic.models.block import Block
 from otic.models.heads import PixelHead
-from otic.models.targets import layer_mean
+from otic.models.targets import along_main, layer_mean
 from otic.models.vit import ViT
 from otic.models.vit_decoder import DecoderShape, TransformerDecoder
 from otic.objectives.base import Objective
@@ -140,8 +140,7 @@ class M2D(Objective):
         if self.pixels is not None:
             guess = self.pixels.paint(views.guess, spec, grid)
         else:
-            main = torch.linalg.eigh(views.targets.flatten(0, 1).T.cov()).eigenvectors[:, -1]
-            guess = (views.guess.float() @ main).unflatten(1, grid)
+            guess = along_main(views.guess, views.targets).unflatten(1, grid)
         return {"spec": spec[:, 0], "visible": visible.unflatten(1, grid), "guess": guess}
 
     def after_step(self, step: int) -> None:
