@@ -23,7 +23,9 @@ class Batch:
         lengths: Real samples of each clip, the rest of its row is padding.
         spec: The front-end's output once `Frontend.fill` has run.
         labels: Class indices `[b]` or multi-hot rows `[b, c]`, where the data has labels.
-        text: One caption for each clip, where the data has captions.
+        text: One caption (or target text) for each clip, where the data has captions.
+        prompts: What is asked of each clip, where the data says so ("what emotion is this?").
+        negatives: A caption that is nearly right, for each clip, where the data has such.
         ids: Where each clip comes from (`file@start`, the file's id and seconds).
         starts: Seconds at which each crop begins in its clip, where that is known.
     """
@@ -33,6 +35,8 @@ class Batch:
     spec: Float[Tensor, "b 1 t f"] | None = None
     labels: Tensor | None = None
     text: Sequence[str] | None = None
+    prompts: Sequence[str] | None = None
+    negatives: Sequence[str] | None = None
     ids: Sequence[str] = ()
     starts: Float[Tensor, " b"] | None = None
 
