@@ -112,8 +112,10 @@ class Frontend(nn.Module):
         return spec[:, None]
 
     def fill(self, batch: Batch, frames: int | None = None) -> Batch:
-        """The batch with its `spec` set."""
-        return dataclasses.replace(batch, spec=self(batch.wave, batch.lengths, frames))
+        """The batch with its `spec` and the real `frames` of each clip set."""
+        spec = self(batch.wave, batch.lengths, frames)
+        real = self.mel.counts(batch.lengths).clamp(max=spec.shape[2])
+        return dataclasses.replace(batch, spec=spec, frames=real)
 
     def _split(self, wave: Float[Tensor, "b s"], lengths: Tensor | None) -> Frames:
         """Frames of waves without their mean, zero past their ends, and long enough for one frame."""

@@ -22,6 +22,7 @@ class Batch:
         wave: Mono samples at the recipe's rate, float32, full scale 1.
         lengths: Real samples of each clip, the rest of its row is padding.
         spec: The front-end's output once `Frontend.fill` has run.
+        frames: Real frames of each clip, the rest of its spectrogram is padding; set with `spec`.
         labels: Class indices `[b]` or multi-hot rows `[b, c]`, where the data has labels.
         text: One caption (or target text) for each clip, where the data has captions.
         prompts: What is asked of each clip, where the data says so ("what emotion is this?").
@@ -33,6 +34,7 @@ class Batch:
     wave: Float[Tensor, "b s"]
     lengths: Int[Tensor, " b"]
     spec: Float[Tensor, "b 1 t f"] | None = None
+    frames: Int[Tensor, " b"] | None = None
     labels: Tensor | None = None
     text: Sequence[str] | None = None
     prompts: Sequence[str] | None = None
