@@ -76,17 +76,21 @@ class Crops:
         self._labelled = all(row.labels for row in source.rows)
         self._single = all(len(row.labels) == 1 for row in source.rows)
         self._captioned = all(row.captions for row in source.rows)
+        self._asked = any("prompt" in row.extra for row in source.rows)
+        self._misled = all(row.extra.get("hard_negative") for row in source.rows)
         self._cache: dict[int, np.ndarray] = {}
         self._room = round(cache_gb * 1e9)
         self._hopeless: set[int] = set()  # clips of which nothing can be read
         self._lock = threading.Lock()
         self._orders: dict[int, np.ndarray] = {}
         share = [1 if per == "clip" else math.ceil(self._seconds(i) / seconds) for i in range(len(source))]
-        self._clips = np.repeat(np.arange(len(source)), np.maximum(share, 1))  # whose each crop of an epoch is
+        ends = np.cumsum(np.maximum(share, 1) * np.array([row.weight for row in source.rows]))
+        self._crops = max(1, round(float(ends[-1])))
+        self._ends = ends * (self._crops / ends[-1])  # clip i has the crops of an epoch between ends i - 1 and i
 
     def __len__(self) -> int:
         """Crops of an epoch."""
-        return len(self._clips)
+        return self._crops
 
     def epoch_steps(self, batch_size: int) -> int:
         """Batches of an epoch (the last may begin the next one)."""
@@ -109,7 +113,7 @@ class Crops:
         epoch, place = divmod(position, len(self))
         drawn = int(self.order(epoch)[place])
         dice = rng(self.seed, "crop", epoch, drawn)
-        for i in self._candidates(int(self._clips[drawn]), dice):
+        for i in self._candidates(self._whose(epoch, drawn), dice):
             at, words = dice.random(2)
             if i in self._hopeless:
                 continue
@@ -125,6 +129,12 @@ class Crops:
                 wave = wave * np.float32(10 ** (decibels / 20))
             return Crop(wave, length, name, i, self._caption(i, float(words)), start)
         raise DataError(f"{self.source.name}: no clip can be read. First: {next(iter(self.bad.values()))}")
+
+    def _whose(self, epoch: int, crop: int) -> int:
+        """The clip of a crop. One of weight 1.5 has one crop in some epochs and two in others: each epoch looks at
+        another place between two whole numbers, and golden steps spread these places evenly."""
+        place = crop + epoch * 633 % 1024 / 1024
+        return min(int(np.searchsorted(self._ends, place, "right")), len(self._ends) - 1)
 
     def _candidates(self, first: int, dice: np.random.Generator) -> Iterator[int]:
         """The clip itself; should it be bad, others drawn at random, and in the end simply all of them."""
@@ -207,6 +217,9 @@ class Crops:
             out[row, [self._classes[name] for name in self.source.rows[i].labels]] = 1
         return out
 
+    def _said(self, column: str, indices: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self.source.rows[i].extra.get(column, "") for i in indices)
+
     def batch(self, taken: Sequence[Crop]) -> Batch:
         waves, lengths, ids, indices, captions, starts = zip(*taken, strict=True)
         return Batch(
@@ -214,6 +227,8 @@ class Crops:
             lengths=torch.tensor(lengths),
             labels=self.labels(indices),
             text=tuple(captions) if self._captioned else None,
+            prompts=self._said("prompt", indices) if self._asked else None,
+            negatives=self._said("hard_negative", indices) if self._misled else None,
             ids=ids,
             starts=torch.tensor(starts, dtype=torch.float32),
         )

@@ -23,6 +23,7 @@ class Row:
     captions: tuple[str, ...] = ()  # sentences that describe it
     events: tuple[Event, ...] = ()  # strong labels, sorted by onset
     extra: dict[str, str] = field(default_factory=dict)  # every other column that is not empty
+    weight: float = 1.0  # how often an epoch takes it, beside clips of weight 1
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from otic.audio.read import decoded, find, finish, info, read
 from otic.core.errors import DataError
-from otic.data import manifests
+from otic.data import manifests, mixture
 from otic.data.corpus import open_corpus
 from otic.data.rows import Joined, Probe, Row, Source
 from otic.data.scenes import open_scenes
@@ -17,7 +17,10 @@ from otic.data.where import Table, keep
 
 __all__ = ["Row", "Source", "Files", "open_source"]
 
-KINDS = "a folder of audio, a .csv, .jsonl or .parquet manifest, a scene recipe, or synth:corpus?clips=2000&seed=0"
+KINDS = (
+    "a folder of audio, a .csv, .jsonl or .parquet manifest, a scene recipe, a mixture of tasks (.yaml), "
+    "or synth:corpus?clips=2000&seed=0"
+)
 
 
 class Files(Source):
@@ -51,7 +54,8 @@ def open_source(
 
     Args:
         src: A folder of audio (searched recursively), a folder or file `metadata.csv`, a `.csv`, `.jsonl` or `.parquet`
-            manifest, one sound file, a scene recipe's folder, `synth:NAME?clips=2000&seed=0`, or a list of these.
+            manifest, one sound file, a scene recipe's folder, a mixture of tasks (`.yaml`),
+            `synth:NAME?clips=2000&seed=0`, or a list of these.
         label_column: The column that holds the target.
         split_column: The column that says train or test; `split` by default.
         where: Conditions on the table's columns that every row kept must meet: `in_test=0`, `fold!=5`, `fold in 1,2,3`.
@@ -71,6 +75,10 @@ def open_source(
         raise DataError(f"{path}: there is no such file or folder. Data is {KINDS}.")
     if (path / "scenes.csv").is_file() and (path / "layers.csv").is_file():
         return open_scenes(path, label_column=label_column, split_column=split_column, where=where)
+    if path.suffix.lower() in mixture.SUFFIXES and path.is_file():
+        if label_column != "label" or split_column is not None:
+            raise DataError(f"{path}: a mixture names the label and split columns of each task itself.")
+        return mixture.open_mixture(path, open_source, where)
     table, root, name = _table(path)
     rows, files = manifests.rows(keep(table, where, name), name, label_column=label_column, split_column=split_column)
     paths = [root / file for file in files]
