@@ -26,7 +26,7 @@ from otic.models.heads import Head, HeadConfig
 from otic.models.vit import ViT, ViTConfig
 from otic.weights.catalogue import Entry
 from otic.weights.store import Loaded
-from otic.weights.upstream.table import below, card, must_fit, on_meta, rename, require
+from otic.weights.upstream.table import below, card, fuse, must_fit, on_meta, rename, require
 
 Grid = tuple[int, int]  # (time, freq)
 
@@ -151,7 +151,7 @@ def convert(
         first = next(iter(tensors), "it holds nothing")
         raise WeightsError(f"{where}: not an SSAST checkpoint: none of its tensors embeds patches (first: {first!r}).")
     table, *eps = MARKS[mark]
-    renamed = _fuse(rename(names, table, where), where)
+    renamed = fuse(rename(names, table, where), where)
     encoder, known = _encoder(renamed, settings, stride, float(settings.get("layer_norm_eps", eps[0])), where)
     assert encoder.table is not None
     state = _encoder_state(renamed, encoder.extra, encoder.table, where)
@@ -248,16 +248,6 @@ def _count(frames: int, mels: int, patch: Grid, stride: Grid) -> int:
 def _bare(name: str) -> str:
     """A name without the wrappers that a model may have been saved in."""
     return re.sub("^" + WRAPPERS, "", name)
-
-
-def _fuse(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Query, key and value under one another, as both upstream's own layout and ours have them."""
-    fused = {name: t for name, t in tensors.items() if not re.search(r"attn\.(query|key|value)\.", name)}
-    for name in tensors:
-        if ".attn.query." in name:
-            parts = [require(tensors, name.replace("query", part), where) for part in ("query", "key", "value")]
-            fused[name.replace("query", "qkv")] = torch.cat(parts)
-    return fused
 
 
 def _encoder_state(tensors: Mapping[str, Tensor], extra: int, grid: Grid, where: str) -> dict[str, Tensor]:

@@ -65,6 +65,20 @@ def must_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> No
             raise WeightsError(f"{where}: {name!r} has the shape {tuple(tensors[name].shape)}, expected {shape}.")
 
 
+def fuse(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Each `attn.query`, `attn.key`, `attn.value` under one another as `attn.qkv`; the rest as it is.
+
+    Raises:
+        WeightsError: if one of the three is missing.
+    """
+    fused = {name: t for name, t in tensors.items() if not re.search(r"attn\.(query|key|value)\.", name)}
+    for name in tensors:
+        if ".attn.query." in name:
+            parts = [require(tensors, name.replace("query", part), where) for part in ("query", "key", "value")]
+            fused[name.replace("query", "qkv")] = torch.cat(parts)
+    return fused
+
+
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose name begins with `prefix`, without it."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
