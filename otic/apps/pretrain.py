@@ -18,8 +18,9 @@ from otic.data.crops import Crops
 from otic.data.source import open_source
 from otic.engine.interrupt import Interrupt, Interrupted
 from otic.engine.loop import Hook
+from otic.inference.load import read_model
 from otic.recipes import RECIPES, Recipe
-from otic.recipes.base import for_classes
+from otic.recipes.base import adopted, for_classes
 
 __all__ = ["Interrupted", "Run", "pretrain"]
 
@@ -82,6 +83,8 @@ def pretrain(
         return run
     began = time.perf_counter()
     base = RECIPES[recipe]() if isinstance(recipe, str) else recipe
+    if init is not None and base.adopt:
+        base = adopted(base, read_model(init))
     chosen, length = choose(base, seed, settings), Length(steps, epochs, minutes, tuple(settings))
     sources = (str(data),) if isinstance(data, str | Path) else tuple(str(d) for d in data)
     source = open_source(sources, where=where)

@@ -17,6 +17,7 @@ import torch
 from otic import __version__
 from otic.apps.pretrain_request import Length, check_same
 from otic.apps.pretrain_teachers import teachers
+from otic.apps.pretrain_words import tokenizer
 from otic.audio.frontend import Frontend, measure
 from otic.core.batch import Batch
 from otic.core.config import to_dict
@@ -35,6 +36,8 @@ from otic.engine.log import Log, read_log, warnings_in
 from otic.engine.loop import Event, Hook, State, train
 from otic.engine.optim import make_optimizer
 from otic.engine.progress import Progress
+from otic.inference.load import read_model
+from otic.models.tokenizer import Tokenizer
 from otic.objectives import Objective
 from otic.objectives.teacher import Teacher
 from otic.recipes import Recipe
@@ -227,13 +230,11 @@ class Job:
         return self.crops.epoch_steps(self.chosen.batch_size) if size < 0.95e9 * self.cache_gb else None
 
     def _build(self, recipe: Recipe, saved: dict[str, Any] | None) -> Plan:
-        encoder, objective = recipe.build(self._teachers)
+        encoder, objective = recipe.build(self._teachers, self._tokenizer)
         if saved is None and self.init is not None:
-            from otic.inference.load import load
-
-            first = load(str(self.init), device="cpu")
+            first = read_model(self.init)
             store.fill(encoder, first.encoder.state_dict(), str(self.init))
-            objective = recipe.wrap(encoder, self._teachers)
+            objective = recipe.wrap(encoder, self._teachers, self._tokenizer)
             objective.labels_used |= saw_labels(first.card)
         objective.to(self.world.device).train()
         optimizer = make_optimizer(objective, recipe.train)
@@ -249,6 +250,10 @@ class Job:
     def _teachers(self) -> list[Teacher]:
         crops, quiet = self.crops, self.quiet
         return teachers(self.chosen, crops.source, self.teacher_cache, self.world, threads=self.threads, quiet=quiet)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer | None:
+        return tokenizer(self.chosen, self.crops.source, self.folder, self.world)
 
     def _loop(self, plan: Plan, hooks: tuple[Hook, ...]) -> None:
         recipe, world = plan.recipe, self.world
@@ -302,7 +307,9 @@ class Job:
         self.world.barrier()
 
     def _export(self, plan: Plan) -> None:
-        store.save(self.folder / WEIGHTS, plan.objective.encoder, plan.recipe.frontend, self._card(plan))
+        extra, described = plan.objective.extras()
+        encoder, frontend = plan.objective.encoder, plan.recipe.frontend
+        store.save(self.folder / WEIGHTS, encoder, frontend, self._card(plan), extra, described)
 
     def _card(self, plan: Plan) -> dict[str, Any]:
         recipe, state = plan.recipe, plan.state

@@ -156,7 +156,9 @@ def split(batch: Batch, pieces: int) -> list[Batch]:
 
 def _rows(batch: Batch, start: int, stop: int) -> Batch:
     fields: dict[str, Any] = {k: v[start:stop] for k, v in vars(batch).items() if isinstance(v, Tensor)}
-    fields["text"] = None if batch.text is None else batch.text[start:stop]
+    for name in ("text", "prompts", "negatives"):
+        said = getattr(batch, name)
+        fields[name] = None if said is None else said[start:stop]
     fields["ids"] = batch.ids[start:stop]
     return replace(batch, **fields)
 

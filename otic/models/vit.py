@@ -224,9 +224,9 @@ class ViT(nn.Module):
         assert gen is not None, "regularised masking draws from a generator while training: pass gen"
         return regularise.barred(len(x), x.shape[1] - self.cfg.extra, self.cfg.extra, gen)
 
-    def forward(self, spec: Float[Tensor, "b 1 t f"], *, taps: bool = False) -> Encoded:
-        """Encode whole clips."""
-        return self.encode(self.tokens(spec)[0], taps=taps)
+    def forward(self, spec: Float[Tensor, "b 1 t f"], *, taps: bool = False, gen: Generator | None = None) -> Encoded:
+        """Encode whole clips; `gen` as in `encode`."""
+        return self.encode(self.tokens(spec)[0], taps=taps, gen=gen)
 
 
 def _check(cfg: ViTConfig) -> None:

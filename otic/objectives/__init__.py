@@ -4,6 +4,7 @@ from typing import Any
 
 from otic.core.registry import Registry
 from otic.objectives.base import Objective
+from otic.objectives.clap import CLAP, CLAPConfig
 from otic.objectives.distill import Distill, DistillConfig
 from otic.objectives.eat import EAT, EATConfig
 from otic.objectives.jepa import JEPA, JEPAConfig
@@ -25,9 +26,12 @@ OBJECTIVES.add((MSPMConfig, MSPM), "mspm")
 OBJECTIVES.add((M2DConfig, M2D), "m2d")
 OBJECTIVES.add((MAMCLAPConfig, MAMCLAP), "mam_clap")
 OBJECTIVES.add((DistillConfig, Distill), "distill")
+OBJECTIVES.add((CLAPConfig, CLAP), "clap")
 OBJECTIVES.add((SupervisedConfig, Supervised), "supervised")
 
 __all__ = [
+    "CLAP",
+    "CLAPConfig",
     "Distill",
     "DistillConfig",
     "EAT",

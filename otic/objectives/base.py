@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Generator, Tensor, nn
 
@@ -31,6 +32,10 @@ class Objective(nn.Module, ABC):
         """For pictures, of a filled batch: `spec` [b, t, f], `visible` [b, t', f'] (True where the encoder that learns
         sees a patch); where something is predicted also `guess`, [b, t, f] pixels or [b, t', f'] a number a patch."""
         return {}
+
+    def extras(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the weights file keeps beside the encoder: tensors by name, and plain values that describe them."""
+        return {}, {}
 
     def after_step(self, step: int) -> None:
         """Called after each optimiser step; `step` counts finished ones, from 1."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from torch import nn
+
 from otic.audio.frontend import FrontendConfig
 from otic.core.ramps import Ramp
 from otic.core.registry import Registry
@@ -15,9 +17,11 @@ from otic.engine.config import TrainConfig
 from otic.inference.load import read_model
 from otic.inference.options import Options, from_card
 from otic.models.cells import Ruler
-from otic.models.vit import ViT, ViTConfig
+from otic.models.tokenizer import Tokenizer
+from otic.models.vit import ViTConfig
 from otic.objectives import OBJECTIVES, Objective
 from otic.objectives.teacher import SELF, EncoderTeacher, Teacher
+from otic.weights import store
 from otic.weights.card import saw_labels
 from otic.weights.store import Loaded
 
@@ -31,7 +35,8 @@ class Recipe:
     name: str  # what `otic pretrain` calls it
     method: str  # a name of `OBJECTIVES`
     objective: Any  # that objective's config
-    encoder: ViTConfig  # what is trained and kept
+    encoder: Any  # config of what is trained and kept: a `ViTConfig`, `HTSATConfig` or `Cnn14Config`
+    adopt: bool = False  # `--init MODEL` brings its own architecture and front-end instead of this recipe's
     frontend: FrontendConfig = field(default_factory=FrontendConfig)  # waves to spectrograms
     measure_statistics: bool = False  # take the front-end's mean and std from the data before the run
     crop_seconds: float = 10.0  # of each clip, cut at random
@@ -44,23 +49,34 @@ class Recipe:
     inference: Options = field(default_factory=Options)  # how the trained model is read out, unless told otherwise
     seed: int = 0  # of weights, order, crops, masks
 
-    def build(self, teachers: Sequence[Teacher] | None = None) -> tuple[ViT, Objective]:
+    def build(
+        self, teachers: Sequence[Teacher] | None = None, tokenizer: Tokenizer | None = None
+    ) -> tuple[Any, Objective]:
         """The encoder and, around it, the objective, with their first weights; both follow from `seed` alone."""
-        encoder = ViT(self.encoder, generator(self.seed, "encoder"))
-        return encoder, self.wrap(encoder, teachers)
+        encoder = store.build(self.encoder, generator(self.seed, "encoder"))
+        return encoder, self.wrap(encoder, teachers, tokenizer)
 
-    def wrap(self, encoder: ViT, teachers: Sequence[Teacher] | None = None) -> Objective:
+    @property
+    def learns_words(self) -> bool:
+        """Whether the objective reads texts, and so needs a tokenizer."""
+        return hasattr(self.objective, "vocabulary")
+
+    def wrap(
+        self, encoder: nn.Module, teachers: Sequence[Teacher] | None = None, tokenizer: Tokenizer | None = None
+    ) -> Objective:
         """The objective around an encoder that has its weights already.
 
         A config with a field `ruler` is told what the front-end's spectrograms measure; one with a field `teachers`
-        gets those models, unless they are given.
+        gets those models, unless they are given; one with a field `vocabulary` gets the tokenizer.
         """
         _, kind = OBJECTIVES[self.method]
-        cfg, more = self.objective, {}
+        cfg, more = self.objective, dict[str, Any]()
         if hasattr(cfg, "ruler"):
             cfg = dataclasses.replace(cfg, ruler=Ruler.of(self.frontend))
         if hasattr(cfg, "teachers"):
             more["teachers"] = self.load_teachers() if teachers is None else teachers
+        if self.learns_words:
+            more["tokenizer"] = tokenizer
         objective = kind(encoder, cfg, generator(self.seed, "objective"), **more)
         assert isinstance(objective, Objective)
         return objective
@@ -134,6 +150,19 @@ def small(name: str, method: str, objective: Any, **encoder: Any) -> Recipe:
         train=TrainConfig(steps=100_000, warmup=10_000, lr=1e-3, decay="intended", log_every=10),
         inference=Options(window=10.0),
     )
+
+
+def adopted(recipe: Recipe, model: Loaded) -> Recipe:
+    """The recipe around the encoder of another model, heard through that model's front-end and read as its card says."""
+    options = from_card(model.card)
+    towers = getattr(recipe.objective, "towers", None)
+    objective = recipe.objective
+    if towers is not None and options.layers:
+        objective = dataclasses.replace(objective, towers=dataclasses.replace(towers, layers=options.layers))
+    return dataclasses.replace(
+        recipe, encoder=model.encoder.cfg, frontend=model.frontend, objective=objective, measure_statistics=False,
+        inference=dataclasses.replace(options, window=recipe.inference.window),
+    )  # fmt: skip
 
 
 def for_classes(recipe: Recipe, names: Sequence[str]) -> Recipe:

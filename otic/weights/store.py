@@ -22,8 +22,11 @@ from otic.core.config import from_dict, to_dict
 from otic.core.errors import ConfigError, WeightsError
 from otic.core.files import atomic
 from otic.core.registry import Registry, unknown
+from otic.models import two_tower
+from otic.models.two_tower import TwoTower
 from otic.models.vit import ViT, ViTConfig
 
+BANK = "frontend.bank"  # the tensor that holds a front-end's own mel matrix
 VERSION = 1  # of the layout of the metadata; a file with a higher one is refused
 LONGEST_HEADER = 100_000_000  # bytes, the safetensors limit
 
@@ -41,13 +44,17 @@ class Loaded:
         card: What a person should know of the model (name, data, labels used, ...) and its defaults for inference.
         extra: Further tensors by name (a head's, say); empty for a bare encoder.
         extra_config: What describes them (label names, say).
+        bank: The front-end's mel matrix `[bins, mels]`, where a published file brings its own.
+        towers: The encoder with a text tower beside it, where the model knows words.
     """
 
-    encoder: ViT
+    encoder: Any
     frontend: FrontendConfig
     card: dict[str, Any]
     extra: dict[str, Tensor] = field(default_factory=dict)
     extra_config: dict[str, Any] = field(default_factory=dict)
+    bank: Tensor | None = None
+    towers: TwoTower | None = None
 
 
 def save(
@@ -57,6 +64,7 @@ def save(
     card: Mapping[str, Any],
     extra: Mapping[str, Tensor] | None = None,
     extra_config: Mapping[str, Any] | None = None,
+    bank: Tensor | None = None,
 ) -> None:
     """Write a model atomically: tensors as they are (on the CPU), configs and card as JSON in the metadata.
 
@@ -77,6 +85,7 @@ def save(
     }
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     tensors |= {f"extra.{name}": tensor for name, tensor in (extra or {}).items()}
+    tensors |= {} if bank is None else {BANK: bank}
     alone = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic(path) as part:
         save_file(alone, part, metadata={"otic": json.dumps(document)})
@@ -106,7 +115,24 @@ def load(path: str | Path) -> Loaded:
         raise WeightsError(f"{path}: its config does not fit this version of otic: {error}") from error
     tensors = load_file(path)
     fill(encoder, _below("encoder.", tensors), str(path))
-    return Loaded(encoder.eval(), frontend, document["card"], _below("extra.", tensors), document.get("extra", {}))
+    extra, described = _below("extra.", tensors), document.get("extra", {})
+    try:
+        towers = two_tower.from_file(encoder.eval(), extra, described)
+    except (ConfigError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: its text tower does not fit this version of otic: {error}") from error
+    return Loaded(encoder.eval(), frontend, document["card"], extra, described, tensors.get(BANK), towers)
+
+
+def build(cfg: Any, gen: torch.Generator | None = None) -> Any:
+    """An encoder of this config's kind, with its first weights.
+
+    Raises:
+        ConfigError: when the config is of no kind we know.
+    """
+    module = next((module for kind, module in ENCODERS.values() if type(cfg) is kind), None)
+    if module is None:
+        raise ConfigError(f"{type(cfg).__name__}: no encoder has such a config. Known: {', '.join(ENCODERS)}.")
+    return module(cfg, gen)
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
