@@ -23,6 +23,7 @@ from otic.core.errors import ConfigError, WeightsError
 from otic.core.files import atomic
 from otic.core.registry import Registry, unknown
 from otic.models import two_tower
+from otic.models.htsat import HTSAT, HTSATConfig
 from otic.models.two_tower import TwoTower
 from otic.models.vit import ViT, ViTConfig
 
@@ -32,6 +33,7 @@ LONGEST_HEADER = 100_000_000  # bytes, the safetensors limit
 
 ENCODERS: Registry[tuple[Any, Any]] = Registry("kind of encoder")  # kind -> (config class, module class)
 ENCODERS.add((ViTConfig, ViT), "vit")
+ENCODERS.add((HTSATConfig, HTSAT), "htsat")
 
 
 @dataclass(frozen=True)
