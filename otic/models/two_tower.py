@@ -7,7 +7,8 @@ Instead of pooling, the audio tower's frames can be read in order by a small tra
 M2D-CLAP 2025 does with its semantic token (IEEE Access 11168481): then an encoder that stays as it is can still tell
 "a dog barks, then it rains" from the reverse.
 
-Axes: b clips, n texts, t frames (columns of patches), f mel bins, d width, D width of what is read, e joint width.
+Axes: b clips, n texts, t frames, u columns of patches (or 1, pooled), f mel bins, d width, D width of what is read,
+e joint width.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Reader(nn.Module):
             init_linear(self, gen)
             self.token.data.normal_(0.0, 0.02, generator=gen)
 
-    def forward(self, series: Float[Tensor, "b t D"], real: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+    def forward(self, series: Float[Tensor, "b u D"], real: Bool[Tensor, "b u"]) -> Float[Tensor, "b d"]:
         x = self.into(self.norm_in(series))
         x = x + sincos((x.shape[1], 1), x.shape[2]).to(x)
         x = torch.cat((self.token.to(x).expand(len(x), -1, -1), x), 1)
@@ -156,7 +157,7 @@ class TwoTower(nn.Module):
         frames: Int[Tensor, " b"] | None = None,
         longer: Bool[Tensor, " b"] | None = None,
         gen: Generator | None = None,
-    ) -> list[Float[Tensor, "t D"]]:
+    ) -> list[Float[Tensor, "u D"]]:
         """What the audio tower says of each clip, before reader and head: its frames, or one pooled vector (t = 1).
 
         Clips that fill equally many patch columns go through the tower together, without padding.
@@ -172,7 +173,7 @@ class TwoTower(nn.Module):
                 out[i] = value
         return out
 
-    def place(self, heard: Sequence[Float[Tensor, "t D"]], gen: Generator | None = None) -> Float[Tensor, "b e"]:
+    def place(self, heard: Sequence[Float[Tensor, "u D"]], gen: Generator | None = None) -> Float[Tensor, "b e"]:
         """From `hear` to the joint space."""
         if self.reader is None:
             return self.audio_head(torch.cat(list(heard)), gen)
@@ -186,8 +187,8 @@ def whole(encoder: nn.Module, frames: int) -> int:
     """Frames that the patch columns of a clip with so many real frames cover."""
     if not hasattr(encoder, "patch") or not hasattr(encoder.cfg, "step"):
         return frames
-    patch, step = encoder.patch[0], encoder.cfg.step[0]  # type: ignore[index, union-attr]
-    return int(patch + max(0, -(-(frames - patch) // step)) * step)  # type: ignore[operator]
+    patch, step = encoder.patch[0], encoder.cfg.step[0]  # type: ignore[index]
+    return int(patch + max(0, -(-(frames - patch) // step)) * step)
 
 
 def read(
@@ -196,7 +197,7 @@ def read(
     cfg: TwoTowerConfig,
     longer: Bool[Tensor, " b"] | None = None,
     gen: Generator | None = None,
-) -> Float[Tensor, "b t D"]:
+) -> Float[Tensor, "b u D"]:
     """Frames (`series`) or one pooled vector (t = 1) of each clip, the chosen layers side by side."""
     more = {} if longer is None else {"longer": longer}
     seen, grid = encoder(spec, taps=bool(cfg.layers), gen=gen, **more), encoder.grid(spec.shape[2])
