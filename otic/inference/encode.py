@@ -18,20 +18,12 @@ from torch import Tensor
 
 from otic.core.errors import AudioError, ConfigError
 from otic.core.registry import unknown
+from otic.inference.kinds import read
+from otic.inference.options import Short
 from otic.models.pooling import POOLINGS, frames, pool
-from otic.models.vit import ViT
 
 Wave = np.ndarray  # float32 mono [s]
-
-
-def columns(frames: int, encoder: ViT) -> int:
-    """Columns of patches that cover so many frames, the last one perhaps in part; at least one."""
-    return max(0, -(-(frames - encoder.patch[0]) // encoder.cfg.step[0])) + 1
-
-
-def span(count: int, encoder: ViT) -> int:
-    """Frames that so many columns cover to the full."""
-    return encoder.patch[0] + (count - 1) * encoder.cfg.step[0]
+JOINT = "joint"  # the pooling that is a model's place in the space it shares with words
 
 
 def groups(counts: Sequence[int], bands: int, budget: int) -> Iterator[list[int]]:
@@ -48,8 +40,8 @@ def groups(counts: Sequence[int], bands: int, budget: int) -> Iterator[list[int]
         yield from (members[i : i + size] for i in range(0, len(members), size))
 
 
-def stack(waves: Sequence[Wave]) -> tuple[Float[Tensor, "b s"], Int[Tensor, " b"]]:
-    """One tensor, zero-padded at the end, and the real lengths.
+def check_waves(waves: Sequence[Wave]) -> None:
+    """Whether each is something to hear.
 
     Raises:
         AudioError: on a clip without samples, with another shape than `[s]`, or with values that are not finite.
@@ -61,6 +53,24 @@ def stack(waves: Sequence[Wave]) -> tuple[Float[Tensor, "b s"], Int[Tensor, " b"
             raise AudioError(f"clip {i}: no samples.", "empty_file")
         if not np.isfinite(wave).all():
             raise AudioError(f"clip {i}: contains values that are not finite.", "non_finite")
+
+
+def lengthen(wave: Wave, size: int, short: Short) -> Wave:
+    """A wave shorter than `size` samples brought to it: by silence, by itself again and again, or by both.
+
+    >>> lengthen(np.array([1, 2]), 5, "repeat"), lengthen(np.array([1, 2]), 5, "repeatpad")
+    (array([1, 2, 1, 2, 1]), array([1, 2, 1, 2, 0]))
+    """
+    if len(wave) >= size:
+        return wave
+    if short == "repeat":
+        return np.resize(wave, size)
+    wave = np.tile(wave, size // len(wave)) if short == "repeatpad" else wave
+    return np.pad(wave, (0, size - len(wave)))
+
+
+def stack(waves: Sequence[Wave]) -> tuple[Float[Tensor, "b s"], Int[Tensor, " b"]]:
+    """One tensor, zero-padded at the end, and the real lengths."""
     lengths = [len(w) for w in waves]
     out = torch.zeros(len(waves), max(lengths))
     for row, wave in zip(out, waves, strict=True):
@@ -83,26 +93,19 @@ def check_layers(layers: Sequence[int], depth: int) -> None:
 
 
 def read_out(
-    encoder: ViT, spec: Float[Tensor, "b 1 t f"], layers: Sequence[int], how: Any, *, by_frame: bool
+    encoder: Any, spec: Float[Tensor, "b 1 t f"], layers: Sequence[int], how: Any, *, by_frame: bool
 ) -> Tensor:
     """Vectors `[b, D]`, or `[b, t', D]` by frame: chosen layers and poolings side by side.
 
     Raises:
         ConfigError: when `cls` is asked of an encoder that has none.
     """
-    tokens, grid = encoder.tokens(spec)
-    seen = encoder.encode(tokens, taps=bool(layers))
-    read = [(seen.cls, seen.patches)] if not layers else [_split(encoder, seen.layers[i]) for i in layers]
+    found, grid = read(encoder, spec, layers)
     if by_frame:
-        parts = [frames(patches, grid, how) for _, patches in read]
+        parts = [frames(patches, grid, how) for _, patches in found]
     else:
-        parts = [_pool(cls, patches, grid, name) for cls, patches in read for name in how.split("+")]
+        parts = [_pool(cls, patches, grid, name) for cls, patches in found for name in how.split("+")]
     return torch.cat([p.float() for p in parts], dim=-1)
-
-
-def _split(encoder: ViT, tokens: Float[Tensor, "b m d"]) -> tuple[Tensor | None, Tensor]:
-    """A block's output as (cls, patches)."""
-    return tokens[:, 0] if encoder.cfg.cls else None, tokens[:, encoder.cfg.extra :]
 
 
 def _pool(cls: Tensor | None, patches: Tensor, grid: tuple[int, int], name: str) -> Float[Tensor, "b D"]:

@@ -13,7 +13,7 @@ from otic.inference.embeddings import Embeddings
 from otic.inference.options import Options
 from otic.inference.sources import End, Src, Window, name_of, windows
 
-SPAN = 10.0  # seconds of a window where one vector stands for the whole file
+SPAN = 10.0  # seconds of a window, unless the model's card knows better
 CHUNK = 320.0  # seconds of sound held before they are encoded; 20 MB at 16 kHz
 
 Encode = Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # waves -> [D] or [t', D] for each
@@ -45,6 +45,7 @@ def run(
     frame_seconds: float | None = None,
     *,
     strict: bool = False,
+    span: float = SPAN,
 ) -> Iterator[Embeddings]:
     """One `Embeddings` for each source, in order.
 
@@ -55,12 +56,13 @@ def run(
         options: Window and hop in seconds.
         frame_seconds: Length of one frame; None for one vector per window.
         strict: Raise at the first source that cannot be read, instead of naming it in its `failed`.
+        span: Seconds of a window where one vector stands for the whole file.
 
     Raises:
         AudioError: when `strict`.
     """
     listed = list(sources)
-    length = options.window or SPAN
+    length = options.window or span
     waiting: list[Window] = []
     over: list[End] = []
     opened: dict[int, _Open] = {}
@@ -95,7 +97,7 @@ def _frames(rows: np.ndarray, span: tuple[float, float], told: float, seconds: f
     The last window of a file overlaps the one before it, when it was moved back to end with the file.
     """
     edges = np.minimum(span[0] + seconds * np.arange(len(rows) + 1), span[1])
-    fresh = edges[1:] > told + 1e-6
+    fresh = (edges[1:] > told + 1e-6) & (edges[1:] > edges[:-1])  # a short window was lengthened: nothing lies past it
     return rows[fresh], np.stack([np.maximum(edges[:-1], told), edges[1:]], 1)[fresh]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from otic.core.errors import WeightsError
 from otic.core.registry import unknown
 from otic.core.world import Precision
 from otic.inference.model import Model
+from otic.inference.words import with_tokenizer
 from otic.weights import hub
 from otic.weights.anyfile import read
 from otic.weights.catalogue import CATALOGUE
@@ -22,7 +24,11 @@ WEIGHTS = "model.safetensors"  # in a run folder, and in a folder of the hub
 
 
 def load(
-    model: str | os.PathLike[str] | Model, device: str | torch.device | None = None, precision: Precision = "fp32"
+    model: str | os.PathLike[str] | Model,
+    device: str | torch.device | None = None,
+    precision: Precision = "fp32",
+    *,
+    tokenizer: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Any MODEL, ready to embed.
 
@@ -31,14 +37,19 @@ def load(
             `owner/name`. A `Model` is returned as it is.
         device: `cpu`, `cuda`, ...; None: a GPU when there is one.
         precision: `fp32`, `bf16`, or `auto` (bf16 where the hardware is faster in it).
+        tokenizer: A folder with the vocabulary of a published text tower, where the weights came without it.
 
     Raises:
+        ConfigError: on a tokenizer for a model without words.
         WeightsError: when there is no such model, or its file cannot be used. No file's code is ever run.
     """
     if isinstance(model, Model):
         return model
     loaded = read_model(model)
-    return Model(loaded.encoder, Frontend(loaded.frontend), loaded.card, device=device, precision=precision)
+    towers = with_tokenizer(loaded.towers, tokenizer, loaded.card)
+    own: dict[str, Any] = {} if loaded.bank is None else {"bank": loaded.bank}
+    frontend = Frontend(loaded.frontend, **own)
+    return Model(loaded.encoder, frontend, loaded.card, towers=towers, device=device, precision=precision)
 
 
 def read_model(model: str | os.PathLike[str]) -> Loaded:

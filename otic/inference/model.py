@@ -1,4 +1,4 @@
-"""`Model`: an encoder, its front-end and its card, ready to turn sound into vectors.
+"""`Model`: an encoder, its front-end and its card, ready to turn sound (and words, if it knows any) into vectors.
 
 Always in eval mode and without gradients: the same file gives the same vectors, alone or in company.
 """
@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int
+import torch.nn.functional as F
+from jaxtyping import Float, Float32, Int
+from torch import Tensor, nn
 
 from otic.audio.frontend import Frontend
 from otic.audio.windows import starts
@@ -21,10 +23,21 @@ from otic.core.registry import unknown
 from otic.core.world import Precision, World, choose_dtype
 from otic.inference import jobs
 from otic.inference.embeddings import Embeddings, join
-from otic.inference.encode import check_layers, check_pool, columns, groups, read_out, span, stack
+from otic.inference.encode import (
+    JOINT,
+    check_layers,
+    check_pool,
+    check_waves,
+    groups,
+    lengthen,
+    read_out,
+    stack,
+)
+from otic.inference.kinds import channels, columns, growth, span
 from otic.inference.options import Level, Options, from_card
 from otic.inference.sources import Src, is_one, with_rate
-from otic.models.vit import ViT
+from otic.inference.words import is_text, needs_words, text_vectors
+from otic.models.two_tower import TwoTower
 
 Layers = int | Sequence[int] | None
 Seconds = float | int | None
@@ -39,23 +52,34 @@ class Model:
         frontend: Waves to normalised spectrograms.
         card: What is known of the model; `card["inference"]` holds its defaults for `embed`.
         options: Those defaults.
+        towers: The encoder beside a text tower, for models that know words; else None.
+        native: Seconds of the card's window: the longest sound that an encoder of one length hears at once, and what
+            shorter ones are brought to (`options.short`).
     """
 
     def __init__(
         self,
-        encoder: ViT,
+        encoder: nn.Module,
         frontend: Frontend,
         card: dict[str, Any] | None = None,
         *,
+        towers: TwoTower | None = None,
         device: str | torch.device | None = None,
         precision: Precision = "fp32",
     ):
         self.card = card or {}
         self.options = from_card(self.card)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.encoder = encoder.to(self.device).eval()
+        self.encoder: Any = encoder.to(self.device).eval()
         self.frontend = frontend.to(self.device).eval()
+        self.towers = None if towers is None else towers.to(self.device).eval()
+        self.native = self.options.window or jobs.SPAN
         self._world = World(device=self.device, dtype=choose_dtype(precision, self.device))
+
+    @property
+    def name(self) -> str:
+        """What its card calls it."""
+        return str(self.card.get("name", "this model"))
 
     @property
     def sample_rate(self) -> int:
@@ -65,7 +89,17 @@ class Model:
     @property
     def frame_rate(self) -> float:
         """Vectors per second at level `frame`."""
-        return self.frontend.frame_rate / self.encoder.cfg.step[0]
+        grows = growth(self.encoder)
+        return (
+            columns(self._frames, self.encoder) / self.native
+            if grows is None
+            else (self.frontend.frame_rate / grows.step)
+        )
+
+    @property
+    def _frames(self) -> int:
+        """Frames of a wave of the native length."""
+        return self.frontend.frames(round(self.native * self.sample_rate))
 
     @cached_property
     def dim(self) -> int:
@@ -80,14 +114,15 @@ class Model:
         Args:
             waves: Mono float samples at `sample_rate`, of any lengths.
             layers: Blocks to read, from 0 (negative: from the end), several side by side; None: the card's.
-            pool: How patches become one vector (`mean`, `cls`, ...; joined by `+`); None: the card's.
+            pool: How patches become one vector (`mean`, `cls`, ...; joined by `+`); `joint`: the vector that is
+                compared with words; None: the card's.
 
         Raises:
             AudioError: on an empty wave, one that is not `[s]`, or one with values that are not finite.
             ConfigError: on a layer or a pooling that does not exist.
         """
         options = self.choose(layer=layers, pool=pool)
-        window = options.window or jobs.SPAN
+        window = options.window or self.native
         cuts = [_cut(len(wave), round(window * self.sample_rate)) for wave in waves]
         pieces = [wave[a:b] for wave, cut in zip(waves, cuts, strict=True) for a, b in cut]
         if not pieces:
@@ -138,22 +173,109 @@ class Model:
         def encode(waves: Sequence[np.ndarray]) -> list[np.ndarray]:
             return self._vectors(waves, options, by_frame=level == "frame")
 
-        return jobs.run(sources, encode, self.sample_rate, options, seconds, strict=strict)
+        return jobs.run(sources, encode, self.sample_rate, options, seconds, strict=strict, span=self.native)
+
+    def audio(self, src: Src | Iterable[Src]) -> Float32[np.ndarray, "n e"]:
+        """Vectors of length one in the space of `text`, one for each source.
+
+        Long sounds are the mean of their windows' vectors, by duration.
+
+        Args:
+            src: As `embed`, but bare arrays are at `sample_rate`.
+
+        Raises:
+            AudioError: when one cannot be read.
+            ConfigError: when the model knows no words.
+        """
+        sources = [with_rate(s, self.sample_rate) for s in ([src] if is_one(src) else src)]
+        options = replace(self.choose(window=0, pool=JOINT), hop=0.0)
+        rows = [e.vectors for e in self.stream(sources, "clip", options, strict=True)]
+        return _unit(np.concatenate(rows)) if rows else np.zeros((0, self._joint.cfg.dim), np.float32)
+
+    @torch.inference_mode()
+    def text(self, texts: str | Sequence[str]) -> Float32[np.ndarray, "n e"]:
+        """Vectors of length one in the space of `audio`, one for each text.
+
+        Raises:
+            ConfigError: when the model knows no words, or lacks its tokenizer; the message says what to supply.
+        """
+        towers = needs_words(self.towers, self.card)
+        with self._world.autocast():
+            return text_vectors(towers, [texts] if isinstance(texts, str) else list(texts))
+
+    @property
+    def scale(self) -> float:
+        """What the model multiplies cosines with before a softmax.
+
+        Raises:
+            ConfigError: when the model knows no words.
+        """
+        return self._joint.scale.item()
+
+    def similarity(self, a: Any, b: Any) -> Float32[np.ndarray, "n m"]:
+        """Cosines between everything in `a` and everything in `b`, be it sound or words.
+
+        A string that names an existing file is sound, and any other is words; a `Path` is always sound. Without a text
+        tower, sounds are compared by what `embed` says of them.
+
+        Args:
+            a: A path, an array (at `sample_rate`), (array, rate), words, or a list of such.
+            b: Likewise.
+
+        Raises:
+            AudioError: when a file cannot be read, or looks like one of sound and is not there.
+            ConfigError: on words when the model knows none.
+        """
+        return self._place(a) @ self._place(b).T
+
+    def _place(self, items: Any) -> Float32[np.ndarray, "n e"]:
+        listed = [items] if is_one(items) else list(items)
+        words = [i for i, item in enumerate(listed) if is_text(item)]
+        sounds = sorted(set(range(len(listed))) - set(words))
+        read = self.text([listed[i] for i in words]) if words else None
+        heard = self._heard([listed[i] for i in sounds]) if sounds or read is None else None
+        width = next(x.shape[1] for x in (read, heard) if x is not None)
+        out = np.zeros((len(listed), width), np.float32)
+        for rows, vectors in ((words, read), (sounds, heard)):
+            if vectors is not None:
+                out[rows] = vectors
+        return out
+
+    def _heard(self, sources: Sequence[Src]) -> Float32[np.ndarray, "n e"]:
+        if self.towers is not None:
+            return self.audio(sources)
+        found = [self.embed(src, window=0, sample_rate=self.sample_rate).vectors for src in sources]
+        return _unit(np.concatenate(found)) if found else np.zeros((0, self.dim), np.float32)
+
+    @property
+    def _joint(self) -> TwoTower:
+        if self.towers is None:
+            needs_words(None, self.card)
+        assert self.towers is not None
+        return self.towers
 
     @torch.inference_mode()
     def _vectors(self, waves: Sequence[np.ndarray], options: Options, *, by_frame: bool) -> list[np.ndarray]:
         """`[D]` for each wave, or `[t', D]` by frame."""
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(waves)
+        check_waves(waves)
+        if options.short != "pad" or growth(self.encoder) is None:
+            waves = [lengthen(w, round(self.native * self.sample_rate), options.short) for w in waves]
         counts = [columns(self.frontend.frames(len(w)), self.encoder) for w in waves]
         for batch in groups(counts, self.encoder.bands, options.tokens):
             wave, lengths = stack([waves[i] for i in batch])
             spec = self.frontend(wave.to(self.device), lengths.to(self.device), span(counts[batch[0]], self.encoder))
             with self._world.autocast():
-                how = options.frame_pool if by_frame else options.pool
-                vectors = read_out(self.encoder, spec, options.layers, how, by_frame=by_frame)
+                vectors = self._read(spec, options, by_frame)
             for i, vector in zip(batch, vectors.cpu().numpy(), strict=True):
                 out[i] = vector
         return out
+
+    def _read(self, spec: Float[Tensor, "b 1 t f"], options: Options, by_frame: bool) -> Tensor:
+        if options.pool == JOINT and not by_frame:
+            return F.normalize(self._joint.audio(channels(self.encoder, spec)).float(), dim=-1)
+        how = options.frame_pool if by_frame else options.pool
+        return read_out(self.encoder, spec, options.layers, how, by_frame=by_frame)
 
     def choose(
         self,
@@ -182,7 +304,15 @@ class Model:
                 raise ConfigError(unknown("pooling of a frame", pool, FRAME_POOLS))
         options = replace(self.options, **changes)
         check_layers(options.layers, self.encoder.depth)
-        check_pool(options.pool)
+        if options.pool == JOINT:
+            assert self._joint is not None
+        else:
+            check_pool(options.pool)
+        if growth(self.encoder) is None and options.window > self.native:
+            raise ConfigError(
+                f"window={options.window:g}: {self.name} hears {self.native:g} s at once. Take that or less, or 0: one "
+                "vector for the whole file."
+            )
         return options
 
 
@@ -190,3 +320,8 @@ def _cut(samples: int, window: int) -> Int[np.ndarray, "w 2"]:
     """Start and end samples of the windows of a wave; of all of it when it is not longer than one."""
     first = np.array(starts(samples, window, window))
     return np.stack([first, np.minimum(first + window, samples)], 1)
+
+
+def _unit(vectors: Float32[np.ndarray, "n e"]) -> Float32[np.ndarray, "n e"]:
+    """Each row brought to length one."""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)

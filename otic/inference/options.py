@@ -10,6 +10,7 @@ from otic.core.config import from_dict
 from otic.core.errors import ConfigError, WeightsError
 
 Level = Literal["clip", "frame"]
+Short = Literal["pad", "repeat", "repeatpad"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,12 @@ class Options:
     window: float = 10.0  # seconds in one window; 0 = one vector for the whole file (mean of its windows)
     hop: float = 0.0  # seconds between the starts of two windows; 0 = the window, so that none overlap
     layers: tuple[int, ...] = ()  # blocks to read, counted from 0, negative from the end; () = the encoder's output
-    pool: str = "mean"  # patches -> one vector: a name of `models.pooling` or `cls`, several joined by `+`
+    pool: str = "mean"  # patches -> one vector: a name of `models.pooling` or `cls`, several joined by `+`; or `joint`
     frame_pool: Literal["mean", "concat"] = "mean"  # the mel bands of one frame: averaged, or side by side
+    short: Short = (
+        "pad"  # a wave shorter than the model's window: silence after it (where the encoder needs one length,
+    )
+    # else nothing), itself again and again, or itself as often as it fits whole and then silence
     tokens: int = 8192  # patches in one pass through the encoder; bounds the memory
 
     def __post_init__(self) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from otic.core.errors import AudioError, ConfigError, WeightsError
 from otic.core.seeds import rng
-from otic.inference.encode import columns, groups
+from otic.inference.encode import groups
+from otic.inference.kinds import columns
 from otic.inference.model import Model
 
 RATE = 16000
