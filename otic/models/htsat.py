@@ -22,6 +22,7 @@ from torch import Generator, Tensor, nn
 
 from otic.core.errors import ConfigError
 from otic.core.seeds import generator
+from otic.models.decibels import crop, need, normalise, stripe
 from otic.models.fusion import Fusion
 from otic.models.init import init_default
 from otic.models.swin import Stage, SwinAttention
@@ -77,7 +78,7 @@ class HTSAT(nn.Module):
 
     >>> cfg = HTSATConfig(width=8, depths=(2, 2), heads=(2, 2), window=4, image=32, mels=8, classes=0)
     >>> HTSAT(cfg).eval()(torch.zeros(1, 1, 100, 8)).patches.shape
-    torch.Size([1, 64, 16])
+    torch.Size([1, 16, 16])
     """
 
     unstack: Tensor
@@ -165,26 +166,15 @@ class HTSAT(nn.Module):
         cfg = self.cfg
         if spec.shape[3] != cfg.mels:
             raise ConfigError(f"the spectrogram has {spec.shape[3]} mel bins, but this encoder wants {cfg.mels}.")
-        x = self.normalise(spec)
+        x = normalise(self.input_norm, spec)
         if self.training:
-            x = self._stripe(x, gen)
-            x = x if x.shape[2] <= cfg.frames else _crop(x, cfg.frames, _need(gen))
+            x = stripe(x, cfg.stripes, (cfg.time_stripe, cfg.mel_stripe), gen)
+            x = x if x.shape[2] <= cfg.frames else crop(x, cfg.frames, gen)
             longer = self._one_longer(longer, x, gen)
-        starts = self._starts(x.shape[2])
-        crop = self._crop if len(starts) > 1 or x.shape[2] > cfg.frames else x.shape[2]
-        windows = [self._encode(x[:, :, a : a + crop], longer, gen) for a in starts]
+        size = x.shape[2] if x.shape[2] <= cfg.frames else self._window
+        windows = [self._encode(x[:, :, a : a + size], longer, gen) for a in self._starts(x.shape[2])]
         patches = windows[0] if len(windows) == 1 else torch.cat(windows, 1)
         return Encoded(None, patches, (patches,) if taps else ())
-
-    def normalise(self, spec: Float[Tensor, "b c t f"]) -> Float[Tensor, "b c t f"]:
-        """Batch normalisation of each mel bin (of mean and variance while training), in float32."""
-        norm = self.input_norm
-        with torch.autocast(spec.device.type, enabled=False):
-            if self.training:
-                return norm(spec.to(norm.weight.dtype).transpose(1, 3)).transpose(1, 3)
-            assert norm.running_mean is not None and norm.running_var is not None
-            scale = norm.weight.float() * (norm.running_var.float() + norm.eps).rsqrt()
-            return torch.addcmul(norm.bias.float() - norm.running_mean.float() * scale, spec.float(), scale)
 
     def image(self, x: Float[Tensor, "b c t f"]) -> Float[Tensor, "b c side side"]:
         """Time stretched to fill the picture (bicubic, ends fixed), its pieces stacked along frequency."""
@@ -225,7 +215,7 @@ class HTSAT(nn.Module):
         return logits.mean(2).sigmoid().mean(1), logits.sigmoid().mean(1)
 
     @property
-    def _crop(self) -> int:
+    def _window(self) -> int:
         """Frames of a window of long input; `cut` takes all that fit."""
         return self.cfg.frames if self.cfg.long == "cut" else 689 * self.cfg.frames // 1024
 
@@ -233,22 +223,13 @@ class HTSAT(nn.Module):
         """First frames of the windows (MS-CLAP's constants: half of ten seconds every quarter)."""
         if frames <= self.cfg.frames or self.cfg.long == "cut":
             return [0]
-        return list(range(0, frames - self._crop - 1, 344 * self.cfg.frames // 1024))
-
-    def _stripe(self, x: Tensor, gen: Generator | None) -> Tensor:
-        """SpecAugment: stripes of a clip, the same in all channels, set to 0."""
-        cfg = self.cfg
-        for axis, widest in ((2, cfg.time_stripe), (3, cfg.mel_stripe)):
-            for _ in range(cfg.stripes if widest else 0):
-                inside = _inside(len(x), x.shape[axis], widest, _need(gen)).to(x.device)
-                x = x.masked_fill(inside[:, None, :, None] if axis == 2 else inside[:, None, None], 0.0)
-        return x
+        return list(range(0, frames - self._window - 1, 344 * self.cfg.frames // 1024))
 
     def _one_longer(self, longer: Tensor | None, x: Tensor, gen: Generator | None) -> Tensor | None:
         """A batch without a long clip still trains the fusion: on one clip, drawn at random."""
         if self.fusion is None or x.shape[1] == 1 or (longer is not None and bool(longer.any())):
             return longer
-        gen = _need(gen)
+        gen = need(gen)
         drawn = torch.randint(len(x), (1,), generator=gen, device=gen.device).to(x.device)
         return torch.arange(len(x), device=x.device) == drawn
 
@@ -307,27 +288,6 @@ def _pieces(frames: int, total: int, chunks: int, device: str) -> list[tuple[int
             first, end = int(used[0]), int(used[-1]) + 1
             found.append((first, end, rows[:, first:end].contiguous().to(device)))
         return found
-
-
-def _inside(rows: int, size: int, widest: int, gen: Generator) -> Bool[Tensor, "rows size"]:
-    """A stripe for each row: width uniform in 0 .. widest - 1, then its place among all where it fits."""
-    u = torch.rand(rows, 2, generator=gen, device=gen.device)
-    width = (u[:, :1] * min(widest, size)).long()
-    start = (u[:, 1:] * (size - width)).long()
-    at = torch.arange(size, device=gen.device)
-    return (at >= start) & (at < start + width)
-
-
-def _crop(x: Tensor, frames: int, gen: Generator) -> Tensor:
-    """So many frames of each clip, from a random one on."""
-    start = torch.randint(x.shape[2] - frames, (len(x), 1), generator=gen, device=gen.device)
-    at = start + torch.arange(frames, device=gen.device)
-    return torch.take_along_dim(x, at.to(x.device)[:, None, :, None], 2)
-
-
-def _need(gen: Generator | None) -> Generator:
-    assert gen is not None, "stripes, crops and drop path draw from a generator while training: pass gen"
-    return gen
 
 
 def _check(cfg: HTSATConfig) -> None:

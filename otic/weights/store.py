@@ -23,6 +23,7 @@ from otic.core.errors import ConfigError, WeightsError
 from otic.core.files import atomic
 from otic.core.registry import Registry, unknown
 from otic.models import two_tower
+from otic.models.cnn14 import Cnn14, Cnn14Config
 from otic.models.htsat import HTSAT, HTSATConfig
 from otic.models.two_tower import TwoTower
 from otic.models.vit import ViT, ViTConfig
@@ -34,6 +35,7 @@ LONGEST_HEADER = 100_000_000  # bytes, the safetensors limit
 ENCODERS: Registry[tuple[Any, Any]] = Registry("kind of encoder")  # kind -> (config class, module class)
 ENCODERS.add((ViTConfig, ViT), "vit")
 ENCODERS.add((HTSATConfig, HTSAT), "htsat")
+ENCODERS.add((Cnn14Config, Cnn14), "cnn14")
 
 
 @dataclass(frozen=True)
