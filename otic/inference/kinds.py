@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from otic.models.vit import Encoded
+from otic.models.two_tower import split
+from otic.models.vit import Encoded, ViT
 
 Read = list[tuple[Tensor | None, Tensor]]  # (CLS [b, d] or None, tokens [b, n, d]) of each layer that is read
 
@@ -28,10 +29,7 @@ class Growth(NamedTuple):
 
 def growth(encoder: Any) -> Growth | None:
     """How the tokens grow with the clip; None where they do not."""
-    if hasattr(encoder, "patch") and hasattr(encoder.cfg, "step"):
-        return Growth(encoder.patch[0], encoder.cfg.step[0])
-    hop = getattr(encoder, "frames_per_step", None)  # Cnn14: frames that its poolings make one
-    return None if hop is None else Growth(hop, hop)
+    return Growth(encoder.patch[0], encoder.cfg.step[0]) if isinstance(encoder, ViT) else None
 
 
 def columns(frames: int, encoder: Any) -> int:
@@ -48,22 +46,13 @@ def span(count: int, encoder: Any) -> int | None:
     return None if grows is None else grows.first + (count - 1) * grows.step
 
 
+def most(encoder: Any) -> int | None:
+    """Frames that it takes at once; None: any number."""
+    return None if growth(encoder) else int(encoder.cfg.frames)
+
+
 def read(encoder: Any, spec: Float[Tensor, "b 1 t f"], layers: Sequence[int]) -> tuple[Read, tuple[int, int]]:
     """The chosen layers (none: the output), and the grid of the tokens."""
-    seen: Encoded = encoder(channels(encoder, spec), taps=bool(layers))
+    seen: Encoded = encoder(spec, taps=bool(layers))
     grid = encoder.grid(spec.shape[2])
-    if not layers:
-        return [(seen.cls, seen.patches)], grid
-    if not seen.layers:  # an encoder whose one readable layer is its output
-        return [(seen.cls, seen.patches)] * len(layers), grid
-    return [split(encoder, seen.layers[i]) for i in layers], grid
-
-
-def split(encoder: Any, tokens: Float[Tensor, "b m d"]) -> tuple[Tensor | None, Tensor]:
-    """A block's output as (CLS, patches)."""
-    return tokens[:, 0] if encoder.cfg.cls else None, tokens[:, encoder.cfg.extra :]
-
-
-def channels(encoder: Any, spec: Float[Tensor, "b 1 t f"]) -> Float[Tensor, "b c t f"]:
-    """What the encoder takes: one that can fuse the parts of long clips sees a clip of its own length four times."""
-    return spec.expand(-1, 4, -1, -1) if getattr(encoder.cfg, "fusion", False) else spec
+    return [split(encoder, seen.layers[i]) for i in layers] or [(seen.cls, seen.patches)], grid

@@ -33,7 +33,7 @@ from otic.inference.encode import (
     read_out,
     stack,
 )
-from otic.inference.kinds import channels, columns, growth, span
+from otic.inference.kinds import columns, growth, most, span
 from otic.inference.options import Level, Options, from_card
 from otic.inference.sources import Src, is_one, with_rate
 from otic.inference.words import is_text, needs_words, text_vectors
@@ -73,7 +73,7 @@ class Model:
         self.encoder: Any = encoder.to(self.device).eval()
         self.frontend = frontend.to(self.device).eval()
         self.towers = None if towers is None else towers.to(self.device).eval()
-        self.native = self.options.window or jobs.SPAN
+        self.native = self._native()
         self._world = World(device=self.device, dtype=choose_dtype(precision, self.device))
 
     @property
@@ -95,6 +95,13 @@ class Model:
             if grows is None
             else (self.frontend.frame_rate / grows.step)
         )
+
+    def _native(self) -> float:
+        seconds, limit = self.options.window or jobs.SPAN, most(self.encoder)
+        if limit is not None:
+            seconds = min(seconds, (limit - 1) * self.frontend.cfg.hop / self.sample_rate)
+            self.options = replace(self.options, window=min(self.options.window, seconds))
+        return seconds
 
     @property
     def _frames(self) -> int:
@@ -187,10 +194,13 @@ class Model:
             AudioError: when one cannot be read.
             ConfigError: when the model knows no words.
         """
-        sources = [with_rate(s, self.sample_rate) for s in ([src] if is_one(src) else src)]
+        listed = [src] if is_one(src) else list(src)
+        if all(isinstance(s, np.ndarray) for s in listed):
+            return _unit(self.encode(listed, pool=JOINT)) if listed else np.zeros((0, self._joint.cfg.dim), np.float32)
+        sources = [with_rate(s, self.sample_rate) for s in listed]
         options = replace(self.choose(window=0, pool=JOINT), hop=0.0)
         rows = [e.vectors for e in self.stream(sources, "clip", options, strict=True)]
-        return _unit(np.concatenate(rows)) if rows else np.zeros((0, self._joint.cfg.dim), np.float32)
+        return _unit(np.concatenate(rows))
 
     @torch.inference_mode()
     def text(self, texts: str | Sequence[str]) -> Float32[np.ndarray, "n e"]:
@@ -273,7 +283,7 @@ class Model:
 
     def _read(self, spec: Float[Tensor, "b 1 t f"], options: Options, by_frame: bool) -> Tensor:
         if options.pool == JOINT and not by_frame:
-            return F.normalize(self._joint.audio(channels(self.encoder, spec)).float(), dim=-1)
+            return F.normalize(self._joint.audio(spec).float(), dim=-1)
         how = options.frame_pool if by_frame else options.pool
         return read_out(self.encoder, spec, options.layers, how, by_frame=by_frame)
 

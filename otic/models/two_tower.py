@@ -35,6 +35,7 @@ from otic.models.positions import sincos
 from otic.models.regularise import Barred
 from otic.models.text import TextConfig, fitted, in_groups, text_tower
 from otic.models.tokenizer import Tokenizer, Tokens
+from otic.models.vit import ViT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,7 @@ class TwoTower(nn.Module):
         frames: Int[Tensor, " b"] | None = None,
         longer: Bool[Tensor, " b"] | None = None,
         gen: Generator | None = None,
-    ) -> list[Float[Tensor, "u D"]]:
+    ) -> list[Float[Tensor, "_ D"]]:
         """What the audio tower says of each clip, before reader and head: its frames, or one pooled vector (t = 1).
 
         Clips that fill equally many patch columns go through the tower together, without padding.
@@ -173,7 +174,7 @@ class TwoTower(nn.Module):
                 out[i] = value
         return out
 
-    def place(self, heard: Sequence[Float[Tensor, "u D"]], gen: Generator | None = None) -> Float[Tensor, "b e"]:
+    def place(self, heard: Sequence[Float[Tensor, "_ D"]], gen: Generator | None = None) -> Float[Tensor, "b e"]:
         """From `hear` to the joint space."""
         if self.reader is None:
             return self.audio_head(torch.cat(list(heard)), gen)
@@ -185,10 +186,10 @@ class TwoTower(nn.Module):
 
 def whole(encoder: nn.Module, frames: int) -> int:
     """Frames that the patch columns of a clip with so many real frames cover."""
-    if not hasattr(encoder, "patch") or not hasattr(encoder.cfg, "step"):
+    if not isinstance(encoder, ViT):
         return frames
-    patch, step = encoder.patch[0], encoder.cfg.step[0]  # type: ignore[index]
-    return int(patch + max(0, -(-(frames - patch) // step)) * step)
+    patch, step = encoder.patch[0], encoder.cfg.step[0]
+    return patch + max(0, -(-(frames - patch) // step)) * step
 
 
 def read(
@@ -211,7 +212,8 @@ def read(
 
 def split(encoder: Any, tokens: Float[Tensor, "b m d"]) -> tuple[Tensor | None, Tensor]:
     """A block's output as (cls, patches)."""
-    return tokens[:, 0] if encoder.cfg.cls else None, tokens[:, encoder.cfg.extra :]
+    cfg = encoder.cfg  # only a ViT has tokens that are no patches
+    return tokens[:, 0] if getattr(cfg, "cls", False) else None, tokens[:, getattr(cfg, "extra", 0) :]
 
 
 def _pooled(cls: Tensor | None, patches: Tensor, grid: tuple[int, int], name: str) -> Float[Tensor, "b D"]:
