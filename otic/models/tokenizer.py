@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from otic.core.config import from_dict, to_dict
 from otic.core.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Tokenizer:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain JSON values."""
-        return {"rules": asdict(self.rules), "tokenizer": json.loads(self._inner.to_str())}
+        return {"rules": to_dict(self.rules), "tokenizer": json.loads(self._inner.to_str())}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Tokenizer:
@@ -182,12 +183,15 @@ class Tokenizer:
         Raises:
             WeightsError: if these values are no tokenizer.
         """
-        from otic.core.config import from_dict
         from otic.models.tokenizer_files import parse
 
         if not {"rules", "tokenizer"} <= values.keys():
             raise WeightsError('tokenizer: "rules" and "tokenizer" are missing. Was this written by to_dict?')
         return Tokenizer(parse(json.dumps(values["tokenizer"]), "tokenizer"), from_dict(Rules, values["rules"]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles go the way of files: the library's own forget that special tokens are to be text."""
+        return Tokenizer.from_dict, (self.to_dict(),)
 
 
 def _own(inner: tokenizers.Tokenizer, length: int) -> Tokenizer:
