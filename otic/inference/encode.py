@@ -1,14 +1,15 @@
 """Waves to vectors: grouped by length so that nobody's result depends on who shares the batch.
 
 A transformer without a padding mask sees the padding. So only clips which fill the same number of patch columns go
-through it together: then a clip is padded to the end of its own last column, alone or in company.
+through it together: then a clip is padded to the end of its own last column, alone or in company. What other kinds of
+encoders take is in `kinds`.
 
 Axes: b clips, n patches, d width, D length of a vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,17 +27,17 @@ Wave = np.ndarray  # float32 mono [s]
 JOINT = "joint"  # the pooling that is a model's place in the space it shares with words
 
 
-def groups(counts: Sequence[int], bands: int, budget: int) -> Iterator[list[int]]:
-    """Indices in batches of equal `counts` (columns), each of at most `budget` patches (or one clip).
+def groups(counts: Sequence[int], cost: Callable[[int], int], budget: int) -> Iterator[list[int]]:
+    """Indices in batches of equal `counts`, each of which costs at most `budget` (or is one item).
 
-    >>> list(groups([3, 1, 3, 3], bands=1, budget=6))
+    >>> list(groups([3, 1, 3, 3], cost=lambda count: count, budget=6))
     [[0, 2], [3], [1]]
     """
     by_count: dict[int, list[int]] = {}
     for i, count in enumerate(counts):
         by_count.setdefault(count, []).append(i)
     for count, members in sorted(by_count.items(), reverse=True):  # the longest first: too much memory shows at once
-        size = max(1, budget // (count * bands))
+        size = max(1, budget // max(1, cost(count)))
         yield from (members[i : i + size] for i in range(0, len(members), size))
 
 

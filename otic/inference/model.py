@@ -33,7 +33,7 @@ from otic.inference.encode import (
     read_out,
     stack,
 )
-from otic.inference.kinds import columns, growth, most, span
+from otic.inference.kinds import cost, step, stretches, whole
 from otic.inference.options import Level, Options, from_card
 from otic.inference.sources import Src, is_one, with_rate
 from otic.inference.words import is_text, needs_words, text_vectors
@@ -89,24 +89,16 @@ class Model:
     @property
     def frame_rate(self) -> float:
         """Vectors per second at level `frame`."""
-        grows = growth(self.encoder)
-        return (
-            columns(self._frames, self.encoder) / self.native
-            if grows is None
-            else (self.frontend.frame_rate / grows.step)
-        )
+        if stretches(self.encoder):
+            return float(self.encoder.grid(1)[0] / self.native)
+        return self.frontend.frame_rate / step(self.encoder)
 
     def _native(self) -> float:
-        seconds, limit = self.options.window or jobs.SPAN, most(self.encoder)
-        if limit is not None:
-            seconds = min(seconds, (limit - 1) * self.frontend.cfg.hop / self.sample_rate)
+        seconds = self.options.window or jobs.SPAN
+        if stretches(self.encoder):  # no more than its picture holds
+            seconds = min(seconds, (self.encoder.cfg.frames - 1) / self.frontend.frame_rate)
             self.options = replace(self.options, window=min(self.options.window, seconds))
         return seconds
-
-    @property
-    def _frames(self) -> int:
-        """Frames of a wave of the native length."""
-        return self.frontend.frames(round(self.native * self.sample_rate))
 
     @cached_property
     def dim(self) -> int:
@@ -194,7 +186,7 @@ class Model:
             AudioError: when one cannot be read.
             ConfigError: when the model knows no words.
         """
-        listed = [src] if is_one(src) else list(src)
+        listed: list[Any] = [src] if is_one(src) else list(src)
         if all(isinstance(s, np.ndarray) for s in listed):
             return _unit(self.encode(listed, pool=JOINT)) if listed else np.zeros((0, self._joint.cfg.dim), np.float32)
         sources = [with_rate(s, self.sample_rate) for s in listed]
@@ -269,12 +261,12 @@ class Model:
         """`[D]` for each wave, or `[t', D]` by frame."""
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(waves)
         check_waves(waves)
-        if options.short != "pad" or growth(self.encoder) is None:
+        if options.short != "pad" or stretches(self.encoder):
             waves = [lengthen(w, round(self.native * self.sample_rate), options.short) for w in waves]
-        counts = [columns(self.frontend.frames(len(w)), self.encoder) for w in waves]
-        for batch in groups(counts, self.encoder.bands, options.tokens):
+        counts = [whole(self.frontend.frames(len(w)), self.encoder) for w in waves]
+        for batch in groups(counts, lambda frames: cost(frames, self.encoder), options.tokens):
             wave, lengths = stack([waves[i] for i in batch])
-            spec = self.frontend(wave.to(self.device), lengths.to(self.device), span(counts[batch[0]], self.encoder))
+            spec = self.frontend(wave.to(self.device), lengths.to(self.device), counts[batch[0]])
             with self._world.autocast():
                 vectors = self._read(spec, options, by_frame)
             for i, vector in zip(batch, vectors.cpu().numpy(), strict=True):
@@ -318,7 +310,7 @@ class Model:
             assert self._joint is not None
         else:
             check_pool(options.pool)
-        if growth(self.encoder) is None and options.window > self.native:
+        if stretches(self.encoder) and options.window > self.native:
             raise ConfigError(
                 f"window={options.window:g}: {self.name} hears {self.native:g} s at once. Take that or less, or 0: one "
                 "vector for the whole file."

@@ -85,7 +85,7 @@ def text_vectors(towers: TwoTower, texts: Sequence[str]) -> Float32[np.ndarray, 
     tokens = [towers.tokenizer([text]) for text in distinct]
     out = np.zeros((len(distinct), towers.cfg.dim), np.float32)
     place = towers.log_scale.device
-    for batch in groups([t.ids.shape[1] for t in tokens], bands=1, budget=BUDGET):
+    for batch in groups([t.ids.shape[1] for t in tokens], lambda length: length, BUDGET):
         ids, mask = (torch.cat([tokens[i][k] for i in batch]).to(place) for k in (0, 1))
         out[batch] = F.normalize(towers.words(Tokens(ids, mask)).float(), dim=-1).cpu().numpy()
     row = {text: i for i, text in enumerate(distinct)}

@@ -9,6 +9,7 @@ from otic.core.errors import ConfigError
 from otic.core.seeds import generator, rng
 from otic.inference.encode import lengthen
 from otic.inference.model import Model
+from otic.models.cnn14 import Cnn14, Cnn14Config
 from otic.models.htsat import HTSAT, HTSATConfig
 from otic.models.text import TextConfig
 from otic.models.tokenizer import Tokenizer
@@ -117,3 +118,19 @@ def test_words_and_sounds_meet(model):
 
 def test_one_that_can_fuse_hears_short_clips_without():
     assert build(fusion=True, reduction=2).audio([noise(1.0), noise(5.0)]).shape == (2, 24)
+
+
+def test_cnn14_hears_clips_of_any_length_and_reads_its_vector():
+    gen = generator("kinds cnn14")
+    encoder = Cnn14(Cnn14Config(widths=(4, 8, 8), mels=16, classes=0), gen)
+    card = {"inference": {"window": SECONDS, "pool": "cls"}}
+    model = Model(encoder, Frontend(FRONT), card, device="cpu")
+    waves = [noise(s, i) for i, s in enumerate([0.5, 2.0, 0.013, 7.1, 0.5, 1.99])]
+    together = model.encode(waves)
+    assert np.abs(together - np.concatenate([model.encode([w]) for w in waves])).max() <= 1e-5
+    with torch.no_grad():
+        alone = encoder(model.frontend(torch.from_numpy(waves[5])[None])).cls[0].numpy()
+    assert np.abs(together[5] - alone).max() <= 1e-5
+    assert np.abs(model.encode(waves, layers=0, pool="cls") - together).max() == 0
+    e = model.embed((noise(1.0), RATE), level="frame")
+    assert model.frame_rate == 25 and len(e) == 25 and e.vectors.shape[1] == 8

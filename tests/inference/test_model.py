@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from otic.core.errors import AudioError, ConfigError, WeightsError
 from otic.core.seeds import rng
 from otic.inference.encode import groups
-from otic.inference.kinds import columns
+from otic.inference.kinds import whole
 from otic.inference.model import Model
 
 RATE = 16000
@@ -137,18 +137,18 @@ def test_the_card_sets_the_defaults(make_model):
 
 def test_groups_hold_equal_counts_within_the_budget():
     counts = [3, 1, 3, 3, 7, 1]
-    found = list(groups(counts, bands=4, budget=24))
+    found = list(groups(counts, lambda count: 4 * count, budget=24))
     assert sorted(i for g in found for i in g) == list(range(6))
     for group in found:
         assert len({counts[i] for i in group}) == 1
         assert len(group) == 1 or counts[group[0]] * 4 * len(group) <= 24
 
 
-def test_columns_cover_every_frame(model, make_model):
+def test_whole_columns_cover_every_frame(model, make_model):
     encoder = model.encoder
-    assert [columns(f, encoder) for f in (1, 15, 16, 17, 32, 33)] == [1, 1, 1, 2, 2, 3]
+    assert [whole(f, encoder) for f in (1, 15, 16, 17, 32, 33)] == [16, 16, 16, 32, 32, 48]
     overlapping = make_model(stride=(10, 10)).encoder
-    assert [columns(f, overlapping) for f in (1, 16, 17, 26, 27)] == [1, 1, 2, 2, 3]
+    assert [whole(f, overlapping) for f in (1, 16, 17, 26, 27)] == [16, 16, 26, 26, 36]
 
 
 def test_embed_takes_paths_file_objects_and_arrays(model, tmp_path):
