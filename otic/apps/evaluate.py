@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from otic.apps.progress import Progress
-from otic.core.errors import ConfigError
+from otic.core.errors import ConfigError, DataError
 from otic.core.machine import machine
+from otic.core.registry import unknown
 from otic.data.rows import Source
 from otic.data.source import open_source
-from otic.evaluation import report, scoreboard
+from otic.evaluation import prompts, report, scoreboard, wordboard, words
 from otic.evaluation.baselines import LogMelStats, is_baseline, untrained
 from otic.evaluation.features import Encoder, Reading, extract
 from otic.evaluation.probe import PROBES
 from otic.evaluation.results import Results
 from otic.evaluation.score import View, compare
 from otic.evaluation.splits import task
+from otic.evaluation.words import WORDS, Joint, Wording
 
 Name = str | Path
 Models = Name | Encoder | Sequence[Name | Encoder] | Mapping[str, Name | Encoder]
@@ -38,15 +40,17 @@ def evaluate(
     label_column: str = "label",
     split_column: str | None = None,
     where: Sequence[str] = (),
+    prompt: Sequence[str] = (),
     device: str | None = None,
     quiet: bool = True,
 ) -> Results:
-    """Score models on labelled data.
+    """Score models on labelled or captioned data.
 
     Args:
         models: One or several: what `otic.load` takes, a loaded model, or a dict of these by name.
         data: One or several labelled data sets, each scored by itself.
-        protocols: `linear`, `knn`.
+        protocols: `linear`, `knn`; for models with words also `zero-shot`, `retrieval`, `choice`, on the split `test`
+            where there is one.
         out: Folder for `results.json` and `report.html`; None writes nothing.
         baselines: Put `logmel-stats` and the models' `untrained` twins beside them.
         seed: Of the baselines' weights, of folds where the data has none, and of the bootstrap.
@@ -54,28 +58,40 @@ def evaluate(
         pools: Poolings to choose from on the training clips; None: what the model's card says.
         label_column: The column that holds the target.
         split_column: The column that says train and test, or whose every value is a fold.
-        where: Conditions on the rows, as `fold!=5`.
+        where: Conditions on the rows, as `fold!=5`; for `zero-shot`, classes that are left out are not offered either.
+        prompt: What `zero-shot` says of a class, as `this is a sound of {}`, or a name of `prompts.PROMPTS`; several
+            are averaged.
 
     Raises:
-        ConfigError: on an unknown protocol, layer or pooling.
-        DataError: when data cannot be used for a probe.
+        ConfigError: on an unknown protocol, layer, pooling or prompt, and on a model without words where it needs some.
+        DataError: when data cannot be used for any of the protocols.
         WeightsError: when a model cannot be loaded.
     """
-    for protocol in protocols:
-        PROBES[protocol]  # unknown names answer before any work is done
+    probes, asked = _kinds(protocols)
+    wording = Wording(prompts=prompts.templates(prompt))
     named = _models(models, device)
     choice = [
         Reading(layers=tuple(i) if i is not None else None, pool=p) for i in layers or (None,) for p in pools or (None,)
     ]
+    _check_words(named, asked)
     readings = dict.fromkeys(named, choice)
     if baselines:
-        twins = _untrained(named, seed)
-        readings |= {name: readings[of] for name, (of, _) in twins.items()} | {"logmel-stats": [Reading()]}
-        named |= {name: twin for name, (_, twin) in twins.items()} | {"logmel-stats": LogMelStats()}
+        twins = _untrained(named, seed, bool(asked))
+        readings |= {name: readings[of] for name, (of, _) in twins.items()}
+        named |= {name: twin for name, (_, twin) in twins.items()}
+    speaking = dict(named)
+    if baselines and probes:
+        readings["logmel-stats"], named["logmel-stats"] = [Reading()], LogMelStats()
     results = Results()
     results.mark({name: model.card for name, model in named.items()})
     for source in _sources(data, label_column=label_column, split_column=split_column, where=where):
-        _one(results, source, named, readings, protocols, seed, quiet)
+        before = len(results.rows)
+        if probes:
+            _probe(results, source, named, readings, probes, seed, quiet)
+        if asked:
+            ask(results, source, speaking, asked, wording, seed, quiet)
+        if len(results.rows) == before:
+            raise DataError(f"{source.name}: nothing to score. {' '.join(results.notes[-len(asked) :])}")
     if out is not None:
         results.write(Path(out) / "results.json")
         write_report(results, Path(out) / "report.html")
@@ -86,19 +102,85 @@ def write_report(results: Results, path: Path) -> None:
     """The scores of an evaluation as a page: all in one chart, then the first model on each data set."""
     own = list(dict.fromkeys(row.model for row in results.rows if not is_baseline(row.model)))
     sets = list(dict.fromkeys(row.data for row in results.rows))
-    first = {view.data: view for view in reversed(results.views) if view.model == own[0]}
-    sections = [scoreboard.closer(first[data], [v for v in results.views if _beside(v, first[data])]) for data in sets]
+    first: dict[tuple[str, bool, type], Any] = {}
+    for view in results.views:
+        if view.model == own[0]:
+            first.setdefault((view.data, view.protocol in WORDS, type(view)), view)
+    sections = [
+        _close(first[key], [v for v in results.views if _beside(v, first[key])])
+        for key in sorted(first, key=lambda key: sets.index(key[0]))
+    ]
     made = report.settings(machine(), [asdict(row) for row in results.rows])
     title = f"{', '.join(own)} on {', '.join(sets)}"
     summary = scoreboard.sentence(results)
     report.write(path, title, scoreboard.scores(results), *sections, report.notes(results.notes), made, summary=summary)
 
 
-def _beside(view: View, first: View) -> bool:
+def _close(view: Any, others: Sequence[Any]) -> report.Section:
+    """One model on one data set: its probe, its naming, or its finding."""
+    if not isinstance(view, View):
+        return wordboard.found(view, others)
+    return wordboard.named(view, others) if view.protocol in WORDS else scoreboard.closer(view, others)
+
+
+def _beside(view: Any, first: Any) -> bool:
     return view is not first and (view.data, view.protocol) == (first.data, first.protocol)
 
 
-def _one(
+def _kinds(protocols: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Probes, and protocols that need words; unknown names answer before any work is done."""
+    for protocol in protocols:
+        if protocol not in PROBES and protocol not in WORDS:
+            raise ConfigError(unknown("protocol", protocol, [*PROBES, *WORDS]))
+    return [p for p in protocols if p in PROBES], [p for p in protocols if p in WORDS]
+
+
+def _check_words(models: Mapping[str, Any], protocols: Sequence[str]) -> None:
+    for protocol in protocols:
+        for name, model in models.items():
+            words.need_words(name, model, protocol)
+
+
+def ask(
+    results: Results,
+    source: Source,
+    models: Mapping[str, Any],
+    protocols: Sequence[str],
+    wording: Wording,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Add the scores of the protocols that need words on one data set; what the data cannot answer becomes a note."""
+    classes, source = source.classes, source.subset(words.heard(source.rows))
+    for name in list(protocols):
+        try:
+            WORDS[name](source.rows, classes, wording)
+        except DataError as error:
+            results.notes.append(f"{source.name}: no {name}: {error}")
+            protocols = [p for p in protocols if p != name]
+    if not protocols:
+        return
+    with Progress(f"hear {source.name}", unit="clips", quiet=quiet) as progress:
+        readings = {name: [Reading()] for name in models}
+        features, rows, bad = extract({n: Joint(m) for n, m in models.items()}, source, readings, progress)
+    kept = [source.rows[i] for i in rows]
+    _note_bad(results, source, bad)
+    for name in protocols:
+        question = WORDS[name](kept, classes, wording)
+        scores, differences, views = words.compare(source.name, models, features, question, name, seed=seed)
+        results.rows += scores
+        results.differences += differences
+        results.views += views
+
+
+def _note_bad(results: Results, source: Source, bad: Mapping[str, str]) -> None:
+    results.failed |= bad
+    note = f"{source.name}: {len(bad)} of {len(source)} clips could not be read and are left out"
+    if bad and note not in results.notes:
+        results.notes.append(note)
+
+
+def _probe(
     results: Results,
     source: Source,
     models: Mapping[str, Encoder],
@@ -107,17 +189,15 @@ def _one(
     seed: int,
     quiet: bool,
 ) -> None:
-    """Add the scores on one data set."""
+    """Add the probes' scores on one data set."""
     needed = sorted({int(i) for split in task(source.rows, seed).splits for i in (*split.train, *split.test)})
     source = source.subset(needed)
     with Progress(f"embed {source.name}", unit="clips", quiet=quiet) as progress:
         features, rows, bad = extract(models, source, readings, progress)
     kept = [source.rows[i] for i in rows]
     question = task(kept, seed)
-    results.failed |= bad
     results.notes += [f"{source.name}: {note}" for note in question.notes]
-    if bad:
-        results.notes.append(f"{source.name}: {len(bad)} of {len(source)} clips could not be read and are left out")
+    _note_bad(results, source, bad)
     for protocol in protocols:
         scores, differences, views = compare(
             source.name, features, question, protocol, ids=[row.id for row in kept], seed=seed
@@ -151,7 +231,7 @@ def _load(model: Name | Encoder, device: str | None) -> Any:
     return load(model, device=device) if isinstance(model, str | Path) else model
 
 
-def _untrained(models: Mapping[str, Any], seed: int) -> dict[str, tuple[str, Any]]:
+def _untrained(models: Mapping[str, Any], seed: int, words: bool = False) -> dict[str, tuple[str, Any]]:
     """For each architecture among the models: the twin's name, whose twin it is, and the twin."""
     twins: dict[str, tuple[str, Any]] = {}
     seen: list[tuple[Any, ...]] = []
@@ -161,6 +241,7 @@ def _untrained(models: Mapping[str, Any], seed: int) -> dict[str, tuple[str, Any
             model.encoder.cfg,
             getattr(model.frontend, "cfg", None),
             model.card.get("inference"),
+            model.towers.cfg if words else None,
         )
         if kind not in seen:
             seen.append(kind)

@@ -79,13 +79,20 @@ def _mel_bands() -> Float[Tensor, "bins f"]:
 
 
 def untrained(model: Any, seed: int = 0) -> Any:
-    """The same architecture, front-end and pooling with fresh weights: what the architecture alone is worth."""
-    encoder = model.encoder
+    """The same architecture, front-end, tokenizer and pooling with fresh weights: what the architecture alone is worth.
+
+    A model with words gets both towers fresh.
+    """
+    encoder, towers = model.encoder, getattr(model, "towers", None)
     takes_gen = "gen" in inspect.signature(type(encoder)).parameters
+    device = next(encoder.parameters()).device
     with torch.random.fork_rng(devices=[]):  # an encoder without one draws from the global generator
         torch.manual_seed(fold(seed, "untrained"))
         fresh = type(encoder)(encoder.cfg, **({"gen": generator(seed, "untrained")} if takes_gen else {}))
     twin = copy.copy(model)
-    twin.encoder = fresh.to(next(encoder.parameters()).device).eval()
+    twin.encoder = fresh.to(device).eval()
+    if towers is not None:
+        gen = generator(seed, "untrained", "towers")
+        twin.towers = type(towers)(twin.encoder, towers.cfg, towers.tokenizer, gen).to(device).eval()
     twin.card = dict(model.card) | {"name": "untrained", "init_seed": seed}
     return twin

@@ -48,8 +48,24 @@ def d_prime(scores: Scores, truth: Num[np.ndarray, "n c"], weights: Weights) -> 
     return np.sqrt(2) * ndtri(np.clip(areas, 0.5 / pairs, 1 - 0.5 / pairs))
 
 
+def f1(scores: Scores, truth: Num[np.ndarray, "n c"], weights: Weights) -> Values:
+    """2 hits / (guesses + labels) over all classes together, the best-scored class of each clip being its one guess."""
+    hit = (truth[np.arange(len(scores)), scores.argmax(1)] > 0).astype(float)
+    return 2 * (weights @ hit) / np.maximum(weights.sum(1) + weights @ (truth > 0).sum(1), 1e-12)
+
+
 METRICS: Registry = Registry("metric")
-METRICS.update({"accuracy": accuracy, "uar": uar, "mAP": mean_average_precision, "d_prime": d_prime})
+METRICS.update({"accuracy": accuracy, "uar": uar, "mAP": mean_average_precision, "d_prime": d_prime, "f1": f1})
+
+
+def lower_is_better(metric: str) -> bool:
+    """Error rates and ranks."""
+    return metric == "eer" or metric.endswith("_rank")
+
+
+def scale(metric: str) -> int:
+    """What a value is multiplied with in tables: 100 for shares, 1 for what is no share."""
+    return 1 if metric == "d_prime" or metric.endswith("_rank") else 100
 
 
 def average_precision(

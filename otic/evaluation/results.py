@@ -11,6 +11,7 @@ import otic
 from otic.core.files import write_json
 from otic.core.machine import commit, machine
 from otic.evaluation.baselines import is_baseline
+from otic.evaluation.metrics import scale
 from otic.weights.card import saw_labels
 
 DAGGER = "†"  # of models that learned from labels
@@ -18,7 +19,7 @@ DAGGER = "†"  # of models that learned from labels
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One number of one model. Fractions, not percent; seconds."""
+    """One number of one model. Fractions, not percent; ranks from 1; seconds."""
 
     model: str
     data: str
@@ -29,7 +30,7 @@ class Score:
     n_test: int  # clips tested, all folds together
     folds: tuple[float, ...]  # the value of each fold, one for a train/test split
     seed: int
-    config: dict[str, Any]  # what was chosen on the training clips, and among what
+    config: dict[str, Any]  # what was chosen on the training clips, and among what; how classes were asked for; chance
     labels_used: int  # labelled clips that the largest fit saw
     seconds: float  # encoding and probing
 
@@ -43,7 +44,7 @@ class Difference:
     data: str
     protocol: str
     metric: str
-    value: float
+    value: float  # above 0, also where the lower number is the better one
     ci95: tuple[float, float]  # of the paired difference
     beats: bool  # the interval lies above 0
 
@@ -58,7 +59,7 @@ class Results:
         notes: What a reader should know before quoting a number.
         failed: Clips that could not be read, with the reason.
         saw_labels: Models whose cards say that they learned from human labels; tables mark them.
-        views: What `report.html` shows beyond the scores (`otic.evaluation.score.View`), not part of the JSON.
+        views: What `report.html` shows beyond the scores (`score.View`, `words.Found`), not part of the JSON.
     """
 
     rows: list[Score] = field(default_factory=list)
@@ -115,19 +116,30 @@ class Results:
         return f"{model} {DAGGER}" if model in self.saw_labels else model
 
     def table(self, metrics: Iterable[str] | None = None) -> str:
-        """Plain text, one line per data set, protocol and metric, one column per model; percent with the interval."""
+        """Plain text, one line per data set, protocol and metric, one column per model; percent with the interval.
+
+        Where guessing has a known score it stands in a last column.
+        """
         wanted = set(metrics) if metrics is not None else {row.metric for row in self.rows}
         models = list(dict.fromkeys(row.model for row in self.rows))
         lines = list(dict.fromkeys((r.data, r.protocol, r.metric) for r in self.rows if r.metric in wanted))
         cells = {(r.data, r.protocol, r.metric, r.model): _cell(r) for r in self.rows}
         grid = [["data", "protocol", "metric", *map(self.title, models)]]
         grid += [[*line, *(cells.get((*line, m), "") for m in models)] for line in lines]
+        chance = self.chance()
+        if chance:
+            last = [f"{scale(line[2]) * chance[line]:.1f}" if line in chance else "" for line in lines]
+            grid = [[*row, cell] for row, cell in zip(grid, ["chance", *last])]
         return _align(grid)
+
+    def chance(self) -> dict[tuple[str, str, str], float]:
+        """What guessing gives, by data set, protocol and metric, where that is known."""
+        return {(r.data, r.protocol, r.metric): r.config["chance"] for r in self.rows if "chance" in r.config}
 
 
 def _cell(row: Score) -> str:
-    scale = 1 if row.metric == "d_prime" else 100
-    return f"{scale * row.value:.{1 + (scale == 1)}f} [{scale * row.ci95[0]:.1f}, {scale * row.ci95[1]:.1f}]"
+    k, digits = scale(row.metric), 2 if row.metric == "d_prime" else 1
+    return f"{k * row.value:.{digits}f} [{k * row.ci95[0]:.1f}, {k * row.ci95[1]:.1f}]"
 
 
 def _align(grid: list[list[str]]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from otic.core.config import to_dict
 from otic.evaluation import bootstrap, probe
 from otic.evaluation.features import Features
-from otic.evaluation.metrics import METRICS
+from otic.evaluation.metrics import METRICS, lower_is_better
 from otic.evaluation.results import Difference, Score
 from otic.evaluation.splits import Task
 
@@ -70,7 +70,7 @@ def compare(
                     config=config, labels_used=labels_used, seconds=seconds,
                 )
             )  # fmt: skip
-    return scores, _differences(data, protocol, list(features), resampled), views
+    return scores, differences(data, protocol, list(features), resampled), views
 
 
 def _config(reader: probe.Probe, outcome: probe.Outcome, found: Features) -> dict[str, Any]:
@@ -82,18 +82,24 @@ def _config(reader: probe.Probe, outcome: probe.Outcome, found: Features) -> dic
     }
 
 
-def _differences(
+def differences(
     data: str, protocol: str, models: list[str], resampled: Mapping[tuple[str, str], tuple[float, np.ndarray]]
 ) -> list[Difference]:
+    """Every pair of models by every metric, the better one first.
+
+    Args:
+        resampled: By model and metric: the value, and its values under resamples which all models share.
+    """
     out = []
     for (a, b), metric in itertools.product(itertools.combinations(models, 2), dict.fromkeys(m for _, m in resampled)):
-        if resampled[a, metric][0] < resampled[b, metric][0]:
+        sign = -1 if lower_is_better(metric) else 1
+        if sign * resampled[a, metric][0] < sign * resampled[b, metric][0]:
             a, b = b, a
         (high, ours), (low, theirs) = resampled[a, metric], resampled[b, metric]
-        ci95 = bootstrap.interval(ours - theirs)
+        ci95 = bootstrap.interval(sign * (ours - theirs))
         out.append(
             Difference(
-                model=a, other=b, data=data, protocol=protocol, metric=metric, value=high - low, ci95=ci95,
+                model=a, other=b, data=data, protocol=protocol, metric=metric, value=sign * (high - low), ci95=ci95,
                 beats=ci95[0] > 0,
             )
         )  # fmt: skip
