@@ -47,6 +47,7 @@ class FrontendConfig:
     std: float = 4.569
     subtract_mean: bool = True  # remove each clip's own mean from its wave first
     pad: Literal["logmel", "normalised", "floor"] = "logmel"  # where padded frames are 0 (or: they sound silent)
+    quantise: bool = False  # cut samples off to what 16 bits hold first (LAION-CLAP)
 
 
 def htsat(**changes: object) -> FrontendConfig:
@@ -65,11 +66,31 @@ class Frontend(nn.Module):
         cfg: What to compute.
         plain: Always use matrix products instead of the FFT. Gradients, `torch.compile` and `torch.export`
             get them by themselves.
+        bank: The mel matrix that a model was trained with, where its file brings one; else it is computed.
+
+    Raises:
+        ConfigError: if a setting is impossible, or the mel matrix has another shape than the config asks for.
     """
 
-    def __init__(self, cfg: FrontendConfig = FrontendConfig(), *, plain: bool = False):
+    def __init__(
+        self,
+        cfg: FrontendConfig = FrontendConfig(),
+        *,
+        plain: bool = False,
+        bank: Float[Tensor, "bins mels"] | None = None,
+    ):
         super().__init__()
         self.cfg, self.plain, self.mel = cfg, plain, _spectrogram(cfg)
+        if bank is not None:
+            self._bring(bank)
+
+    @torch.no_grad()
+    def _bring(self, bank: Tensor) -> None:
+        own = self.mel.spectrum.bank
+        if bank.shape != own.shape:
+            have, want = list(bank.shape), list(own.shape)
+            raise ConfigError(f"front-end: the mel matrix has the shape {have}, but its config asks for {want}.")
+        own.copy_(bank)
 
     @property
     def rate(self) -> int:
@@ -101,7 +122,7 @@ class Frontend(nn.Module):
             lengths: Real samples of each row; what lies beyond is not looked at.
             frames: Length of the output: the first so many frames, or padded at the end with `pad_value`.
         """
-        wave = wave.float()
+        wave = quantised(wave.float()) if self.cfg.quantise else wave.float()
         lengths = None if lengths is None or _all_full(wave, lengths) else lengths.to(wave.device)
         plain = self.plain or torch.compiler.is_compiling() or (torch.is_grad_enabled() and wave.requires_grad)
         with _full_precision(wave):
@@ -175,6 +196,15 @@ def clip_mean(wave: Float[Tensor, "b s"], lengths: Int[Tensor, " b"] | None) -> 
     wide = torch.float32 if wave.device.type == "mps" else torch.float64  # Metal has no float64
     total = pieces.to(wide).sum(1, keepdim=True) + wave[:, whole:].to(wide).sum(1, keepdim=True)
     return (total / (wave.shape[1] if lengths is None else lengths[:, None].clamp(min=1))).to(wave.dtype)
+
+
+def quantised(wave: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
+    """Samples as 16 bits hold them, cut off towards zero, as LAION-CLAP does before anything else.
+
+    >>> (quantised(torch.tensor([0.5, -2.0])) * 32767).tolist()
+    [16383.0, -32767.0]
+    """
+    return (wave.clamp(-1.0, 1.0) * 32767).trunc() / 32767
 
 
 def measure(waves: Iterable[Tensor], cfg: FrontendConfig = FrontendConfig()) -> tuple[float, float]:
