@@ -92,7 +92,7 @@ class HTSAT(nn.Module):
         self.input_norm = nn.BatchNorm2d(cfg.mels)
         self.patch = Patch(cfg)
         self.fusion = Fusion(cfg.width, cfg.patch, cfg.step, cfg.reduction) if cfg.fusion else None
-        drops = torch.linspace(0, cfg.drop_path, sum(cfg.depths)).tolist()
+        drops = torch.linspace(0, cfg.drop_path, sum(cfg.depths), device="cpu").tolist()
         self.stages = nn.ModuleList()
         for s, (depth, heads) in enumerate(zip(cfg.depths, cfg.heads, strict=True)):
             width, begin = cfg.width << s, sum(cfg.depths[:s])

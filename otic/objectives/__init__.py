@@ -4,6 +4,7 @@ from typing import Any
 
 from otic.core.registry import Registry
 from otic.objectives.base import Objective
+from otic.objectives.caption import Caption, CaptionConfig
 from otic.objectives.clap import CLAP, CLAPConfig
 from otic.objectives.distill import Distill, DistillConfig
 from otic.objectives.eat import EAT, EATConfig
@@ -27,11 +28,14 @@ OBJECTIVES.add((M2DConfig, M2D), "m2d")
 OBJECTIVES.add((MAMCLAPConfig, MAMCLAP), "mam_clap")
 OBJECTIVES.add((DistillConfig, Distill), "distill")
 OBJECTIVES.add((CLAPConfig, CLAP), "clap")
+OBJECTIVES.add((CaptionConfig, Caption), "caption")
 OBJECTIVES.add((SupervisedConfig, Supervised), "supervised")
 
 __all__ = [
     "CLAP",
     "CLAPConfig",
+    "Caption",
+    "CaptionConfig",
     "Distill",
     "DistillConfig",
     "EAT",

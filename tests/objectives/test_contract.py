@@ -35,7 +35,12 @@ def batch():
         slope = torch.linspace(-1.5, 1.5, 128)[:, None]
         spec[clip, 0, :, band] += slope if kind % 2 else -slope
     labels = torch.arange(8) % 4
-    return Batch(torch.zeros(8, 1), torch.ones(8, dtype=torch.long), spec=spec, labels=labels)
+    said = [
+        f"clip {clip}: a band of noise, {['low', 'high'][clip % 4 // 2]} and {['falling', 'rising'][clip % 2]}"
+        for clip in range(8)
+    ]
+    asked = ["what is heard?"] * 8
+    return Batch(torch.zeros(8, 1), torch.ones(8, dtype=torch.long), spec=spec, labels=labels, text=said, prompts=asked)
 
 
 @pytest.fixture(params=sorted(OBJECTIVES))
