@@ -121,8 +121,9 @@ def _json(path: Path) -> dict[str, Any]:
 def _bpe(path: Path) -> tokenizers.Tokenizer:
     lines = _read(path / "merges.txt").split("\n")
     merges = [pair(line.split(" ")) for line in lines if line.count(" ") == 1 and not line.startswith("#version")]
+    vocab = _json(path / "vocab.json")
     try:
-        model = models.BPE(vocab=_json(path / "vocab.json"), merges=merges)
+        model = models.BPE(vocab=vocab, merges=merges)
     except Exception as error:  # the library raises nothing narrower
         raise WeightsError(
             f"{path}: vocab.json and merges.txt do not belong together ({error}). Take both from one repository."
