@@ -23,11 +23,11 @@ from otic.core.registry import Registry
 from otic.data.rows import Row
 from otic.evaluation import bootstrap, choice, retrieval, zero_shot
 from otic.evaluation.features import Features
-from otic.evaluation.prompts import clean, templates
 from otic.evaluation.results import Difference, Score
 from otic.evaluation.retrieval import Statistic
 from otic.evaluation.score import MULTI, SINGLE, View, differences
 from otic.evaluation.splits import TEST
+from otic.inference.prompts import class_vectors, clean, templates, unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Wording:
     """How classes are asked for."""
 
     prompts: tuple[str, ...] = ()  # templates, or names of `prompts.PROMPTS`; () = the default
-    word: zero_shot.Clean = clean  # a label as it stands in a sentence
+    word: Callable[[str], str] = clean  # a label as it stands in a sentence
     metrics: tuple[str, ...] = ()  # beside accuracy and UAR, or mAP, d' and accuracy
 
 
@@ -89,7 +89,7 @@ class ZeroShot(Protocol):
         self.config = {"prompts": list(self.templates), "classes": len(classes)}
 
     def answer(self, model: Any, audio: Float32[np.ndarray, "n e"]) -> Outcome:
-        named = zero_shot.class_vectors(model, self.task.classes, self.templates, self.wording.word)
+        named = class_vectors(model, self.task.classes, self.templates, self.wording.word)
         said = zero_shot.scores(float(model.scale), audio, named, self.task.multi)
 
         def seen(name: str, data: str, protocol: str) -> View:
@@ -116,7 +116,7 @@ class Retrieval(Protocol):
         self.config = {"match": self.asked.by, "clips": len(rows), "captions": len(self.asked.captions)}
 
     def answer(self, model: Any, audio: Float32[np.ndarray, "n e"]) -> Outcome:
-        found = retrieval.both_ways(audio, zero_shot.unit(model.text(list(self.asked.captions))), self.asked)
+        found = retrieval.both_ways(audio, unit(model.text(list(self.asked.captions))), self.asked)
         statistics = retrieval.statistics(found, self.asked.owner)
 
         def seen(name: str, data: str, protocol: str) -> Found:
@@ -139,7 +139,7 @@ class Choice(Protocol):
         self.config = {"captions": len(self.asked.captions)}
 
     def answer(self, model: Any, audio: Float32[np.ndarray, "n e"]) -> Outcome:
-        said = zero_shot.unit(model.text([*self.asked.captions, *self.asked.wrong]))
+        said = unit(model.text([*self.asked.captions, *self.asked.wrong]))
         m = len(self.asked.captions)
         good = choice.right(audio, said[:m], said[m:], self.asked.owner)
         statistics, counts = choice.statistics(good, self.asked)
@@ -165,7 +165,7 @@ class Joint:
     def encode(
         self, waves: Sequence[np.ndarray], layers: Sequence[int] | None = None, pool: str | None = None
     ) -> Float32[np.ndarray, "n e"]:
-        return zero_shot.unit(np.asarray(self.model.audio(waves), dtype=np.float32))
+        return unit(np.asarray(self.model.audio(waves), dtype=np.float32))
 
 
 def need_words(name: str, model: Any, protocol: str) -> None:

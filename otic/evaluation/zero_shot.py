@@ -10,7 +10,6 @@ Axes: n clips, c classes, p prompts, e joint width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -18,11 +17,8 @@ from jaxtyping import Float, Float32, Int
 from otic.core.errors import DataError
 from otic.data.rows import Row
 from otic.evaluation.metrics import METRICS
-from otic.evaluation.prompts import clean, fill
 from otic.evaluation.retrieval import Statistic, Weights
 from otic.evaluation.splits import Split, Task
-
-Clean = Callable[[str], str]
 
 
 def question(rows: Sequence[Row], classes: Sequence[str]) -> Task:
@@ -57,18 +53,6 @@ def question(rows: Sequence[Row], classes: Sequence[str]) -> Task:
             for f in names
         ),
     )
-
-
-def class_vectors(
-    model: Any, classes: Sequence[str], templates: Sequence[str], word: Clean = clean
-) -> Float32[np.ndarray, "c e"]:
-    """A direction for each class: the mean over templates of its sentences' vectors, normalised before and after.
-
-    Args:
-        word: Turns a label into what stands in the sentence.
-    """
-    said = model.text([fill(template, word(label)) for template in templates for label in classes])
-    return unit(unit(said).reshape(len(templates), len(classes), -1).mean(0))
 
 
 def scores(
@@ -110,7 +94,3 @@ def ranks(said: Float[np.ndarray, "n c"], truth: Float[np.ndarray, "n c"]) -> In
     """From 1, where the best-placed right class of each clip stands; wrong ones stand first among equals."""
     best = np.where(truth > 0, said, -np.inf).max(1, keepdims=True)
     return 1 + ((truth <= 0) & (said >= best)).sum(1)
-
-
-def unit(x: Float32[np.ndarray, "*n e"]) -> Float32[np.ndarray, "*n e"]:
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -25,6 +25,7 @@ from otic.models.pooling import POOLINGS, frames, pool
 
 Wave = np.ndarray  # float32 mono [s]
 JOINT = "joint"  # the pooling that is a model's place in the space it shares with words
+CLASSES, TAGGER = "own classes", "tagger"  # readings that name sounds: the model's classifier, its encoder's head
 
 
 def groups(counts: Sequence[int], cost: Callable[[int], int], budget: int) -> Iterator[list[int]]:

@@ -12,6 +12,7 @@ from otic.audio.frontend import Frontend
 from otic.core.errors import WeightsError
 from otic.core.registry import unknown
 from otic.core.world import Precision
+from otic.inference.classifier import classifier_of
 from otic.inference.model import Model
 from otic.inference.words import with_tokenizer
 from otic.weights import hub
@@ -49,7 +50,10 @@ def load(
     towers = with_tokenizer(loaded.towers, tokenizer, loaded.card)
     own: dict[str, Any] = {} if loaded.bank is None else {"bank": loaded.bank}
     frontend = Frontend(loaded.frontend, **own)
-    return Model(loaded.encoder, frontend, loaded.card, towers=towers, device=device, precision=precision)
+    return Model(
+        loaded.encoder, frontend, loaded.card, towers=towers, classifier=classifier_of(loaded), device=device,
+        precision=precision,
+    )  # fmt: skip
 
 
 def read_model(model: str | os.PathLike[str]) -> Loaded:

@@ -22,9 +22,12 @@ from otic.core.errors import ConfigError
 from otic.core.registry import unknown
 from otic.core.world import Precision, World, choose_dtype
 from otic.inference import jobs
+from otic.inference.classifier import Classifier
 from otic.inference.embeddings import Embeddings, join
 from otic.inference.encode import (
+    CLASSES,
     JOINT,
+    TAGGER,
     check_layers,
     check_pool,
     check_waves,
@@ -35,6 +38,7 @@ from otic.inference.encode import (
 )
 from otic.inference.kinds import cost, step, stretches, whole
 from otic.inference.options import Level, Options, from_card
+from otic.inference.prompts import unit
 from otic.inference.sources import Src, is_one, with_rate
 from otic.inference.words import is_text, needs_words, text_vectors
 from otic.models.two_tower import TwoTower
@@ -53,6 +57,7 @@ class Model:
         card: What is known of the model; `card["inference"]` holds its defaults for `embed`.
         options: Those defaults.
         towers: The encoder beside a text tower, for models that know words; else None.
+        classifier: Its own classes, for models that were trained on labels; else None.
         native: Seconds of the card's window: the longest sound that an encoder of one length hears at once, and what
             shorter ones are brought to (`options.short`).
     """
@@ -64,6 +69,7 @@ class Model:
         card: dict[str, Any] | None = None,
         *,
         towers: TwoTower | None = None,
+        classifier: Classifier | None = None,
         device: str | torch.device | None = None,
         precision: Precision = "fp32",
     ):
@@ -73,6 +79,9 @@ class Model:
         self.encoder: Any = encoder.to(self.device).eval()
         self.frontend = frontend.to(self.device).eval()
         self.towers = None if towers is None else towers.to(self.device).eval()
+        self.classifier = classifier
+        if classifier is not None:
+            classifier.head.to(self.device)
         self.native = self._native()
         self._world = World(device=self.device, dtype=choose_dtype(precision, self.device))
 
@@ -188,11 +197,11 @@ class Model:
         """
         listed: list[Any] = [src] if is_one(src) else list(src)
         if all(isinstance(s, np.ndarray) for s in listed):
-            return _unit(self.encode(listed, pool=JOINT)) if listed else np.zeros((0, self._joint.cfg.dim), np.float32)
+            return unit(self.encode(listed, pool=JOINT)) if listed else np.zeros((0, self._joint.cfg.dim), np.float32)
         sources = [with_rate(s, self.sample_rate) for s in listed]
         options = replace(self.choose(window=0, pool=JOINT), hop=0.0)
         rows = [e.vectors for e in self.stream(sources, "clip", options, strict=True)]
-        return _unit(np.concatenate(rows))
+        return unit(np.concatenate(rows))
 
     @torch.inference_mode()
     def text(self, texts: str | Sequence[str]) -> Float32[np.ndarray, "n e"]:
@@ -228,9 +237,54 @@ class Model:
             AudioError: when a file cannot be read, or looks like one of sound and is not there.
             ConfigError: on words when the model knows none.
         """
-        return self._place(a) @ self._place(b).T
+        return self.place(a) @ self.place(b).T
 
-    def _place(self, items: Any) -> Float32[np.ndarray, "n e"]:
+    def tag(
+        self,
+        src: Src | Iterable[Src],
+        labels: Sequence[str] | None = None,
+        timeline: bool = False,
+        *,
+        prompts: str | Sequence[str] = (),
+        multi: bool | None = None,
+        top: int | None = None,
+        tagger: bool = False,
+        window: Seconds = None,
+        hop: Seconds = None,
+        threshold: float | int | None = None,
+    ) -> list[Any]:
+        """Name the sounds of a file: (label, score) from the best down, or spans of time; a list of these for a list.
+
+        Scores order the labels. They are relative: to the other labels, or (`multi`) to the words "a sound".
+
+        Args:
+            src: As `embed`, but bare arrays are at `sample_rate`.
+            labels: Words to choose from, for models that know words; None: the model's own classes.
+            timeline: A list of `Span(label, start, end, score)` instead.
+            prompts: Sentences with `{}` where the label goes, or names of `inference.prompts`; several are averaged.
+            multi: Whether several labels may hold at once; a model's own classes know that by themselves.
+            top: Only the best so many labels.
+            tagger: Ask the tagging head that some audio towers carry along, trained or not.
+            window: Seconds of the windows of a timeline; None: 2.
+            hop: Seconds between two; None: half a window.
+            threshold: Score from which on a span is told; None: 0.5 with `multi`, else 0.
+
+        Raises:
+            AudioError: when a source cannot be read.
+            ConfigError: when the model has neither words nor classes.
+        """
+        from otic.inference import tagging
+
+        listed: list[Any] = [src] if is_one(src) else list(src)
+        how = tagging.naming(self, labels, [prompts] if isinstance(prompts, str) else prompts, multi, tagger)
+        found = tagging.tag(
+            self, [with_rate(s, self.sample_rate) for s in listed], how, timeline=timeline, window=window, hop=hop,
+            threshold=threshold, top=top, strict=True,
+        )  # fmt: skip
+        answers = [list(one.spans if timeline else one.tags) for one in found]
+        return answers[0] if is_one(src) else answers
+
+    def place(self, items: Any) -> Float32[np.ndarray, "n e"]:
         listed = [items] if is_one(items) else list(items)
         words = [i for i, item in enumerate(listed) if is_text(item)]
         sounds = sorted(set(range(len(listed))) - set(words))
@@ -247,7 +301,7 @@ class Model:
         if self.towers is not None:
             return self.audio(sources)
         found = [self.embed(src, window=0, sample_rate=self.sample_rate).vectors for src in sources]
-        return _unit(np.concatenate(found)) if found else np.zeros((0, self.dim), np.float32)
+        return unit(np.concatenate(found)) if found else np.zeros((0, self.dim), np.float32)
 
     @property
     def _joint(self) -> TwoTower:
@@ -276,6 +330,10 @@ class Model:
     def _read(self, spec: Float[Tensor, "b 1 t f"], options: Options, by_frame: bool) -> Tensor:
         if options.pool == JOINT and not by_frame:
             return F.normalize(self._joint.audio(spec).float(), dim=-1)
+        if options.pool == CLASSES and self.classifier is not None:
+            return self.classifier.scores(self.encoder(spec))
+        if options.pool == TAGGER:
+            return self.encoder.tag(self.encoder(spec))[0].float()
         how = options.frame_pool if by_frame else options.pool
         return read_out(self.encoder, spec, options.layers, how, by_frame=by_frame)
 
@@ -322,8 +380,3 @@ def _cut(samples: int, window: int) -> Int[np.ndarray, "w 2"]:
     """Start and end samples of the windows of a wave; of all of it when it is not longer than one."""
     first = np.array(starts(samples, window, window))
     return np.stack([first, np.minimum(first + window, samples)], 1)
-
-
-def _unit(vectors: Float32[np.ndarray, "n e"]) -> Float32[np.ndarray, "n e"]:
-    """Each row brought to length one."""
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
