@@ -49,7 +49,9 @@ def test_every_recipe_takes_a_step(name):
     recipe = RECIPES[name]()
     cfg = recipe.objective
     if hasattr(cfg, "captioner"):
-        cfg = replace(cfg, captioner=replace(cfg.captioner, text=replace(cfg.captioner.text, depth=2, vocab=0)))
+        net = cfg.captioner
+        text, mapper = replace(net.text, depth=2, vocab=0), replace(net.mapper, depth=2, unfold=4)
+        cfg = replace(cfg, captioner=replace(net, text=text, mapper=mapper))
     if hasattr(cfg, "teachers") and not cfg.teachers:
         cfg = replace(cfg, teachers=("self",))
     if hasattr(cfg, "classes") and not cfg.classes:
