@@ -87,7 +87,9 @@ class Reader(nn.Module):
         barred = Barred(hidden, "key") if bool(hidden.any()) else None
         for block in self.blocks:
             x, _ = block(x, None, barred)
-        return self.norm(x[:, 0])
+        # what is learned first is what the frames have in common; the token adds their order
+        keep = real.to(x)[..., None]
+        return self.norm(x[:, 0] + (x[:, 1:] * keep).sum(1) / keep.sum(1))
 
 
 class TwoTower(nn.Module):

@@ -143,7 +143,7 @@ class CLAP(Objective):
     def _hear(self, batch: Batch, gen: Generator) -> list[Tensor]:
         """What the audio tower says of each clip; of a clip it has heard before, what it said then."""
         assert batch.spec is not None
-        if not self.cfg.remember:
+        if not (self.cfg.remember and batch.ids):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.cfg.freeze_audio):
                 return self.towers.hear(batch.spec, batch.frames, gen=gen)
         new = [i for i, name in enumerate(batch.ids) if name not in self._heard]

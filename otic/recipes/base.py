@@ -153,7 +153,7 @@ def small(name: str, method: str, objective: Any, **encoder: Any) -> Recipe:
 
 
 def adopted(recipe: Recipe, model: Loaded) -> Recipe:
-    """The recipe around the encoder of another model, heard through that model's front-end and read as its card says."""
+    """The recipe around another model's encoder, heard through its front-end and read as its card says."""
     options = from_card(model.card)
     towers = getattr(recipe.objective, "towers", None)
     objective = recipe.objective
