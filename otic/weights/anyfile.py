@@ -14,25 +14,34 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from otic.core.errors import WeightsError
+from otic.core.errors import ConfigError, WeightsError
+from otic.core.registry import unknown
 from otic.weights.catalogue import Entry
 from otic.weights.pickles import load_pickle
 from otic.weights.store import Loaded, header, load
-from otic.weights.upstream import audiomae, eat, ijepa, ssast
+from otic.weights.upstream import audiomae, eat, hf_clap, ijepa, laion, msclap, ssast
 
-LAYOUTS: tuple[ModuleType, ...] = (eat, audiomae, ssast, ijepa)  # the first that matches reads the file
+LAYOUTS: dict[str, ModuleType] = {  # the first that matches reads the file
+    "eat": eat, "msclap": msclap, "laion-clap": laion, "transformers-clap": hf_clap, "audiomae": audiomae,
+    "ssast": ssast, "ijepa": ijepa,
+}  # fmt: skip
+SETTINGS = (("config.json", ""), ("preprocessor_config.json", "preprocessor"))  # file beside the weights -> its key
 
 
-def read(path: str | Path, entry: Entry | None = None) -> Loaded:
+def read(path: str | Path, entry: Entry | None = None, layout: str | None = None) -> Loaded:
     """Load a weights file of any layout we know; nothing in it is executed.
 
     Args:
         path: An otic weights file, or an upstream checkpoint (a `.safetensors` one with its `config.json` beside it).
         entry: What the catalogue says of it, for the card.
+        layout: Read it as this layout (a name of `LAYOUTS`); None: the one that matches.
 
     Raises:
+        ConfigError: on an unknown layout.
         WeightsError: when it cannot be read, or is of no layout we know.
     """
+    if layout is not None and layout not in LAYOUTS:
+        raise ConfigError(unknown("layout", layout, LAYOUTS))
     path = Path(path)
     content: Any
     if is_safetensors(path) or path.suffix == ".safetensors":
@@ -43,14 +52,14 @@ def read(path: str | Path, entry: Entry | None = None) -> Loaded:
         content = load_pickle(path)
         if not isinstance(content, Mapping):
             raise WeightsError(f"{path}: holds a {type(content).__name__}, not a checkpoint.")
-    layout = next((layout for layout in LAYOUTS if layout.matches(content)), None)
-    if layout is None:
+    reader = LAYOUTS[layout] if layout else next((r for r in LAYOUTS.values() if r.matches(content)), None)
+    if reader is None:
         first = next(iter(content), "none")
         raise WeightsError(
             f"{path}: not written by otic, and of no published layout that it knows (first tensor: {first!r})."
         )
     tensors = load_file(path) if is_safetensors(path) else content
-    found = layout.loaded(tensors, _settings(path), path, entry)
+    found = reader.loaded(tensors, _settings(path), path, entry)
     assert isinstance(found, Loaded)
     return found
 
@@ -69,9 +78,13 @@ def is_safetensors(path: Path) -> bool:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """The `config.json` beside a file of the hub; empty when there is none."""
-    config = path.with_name("config.json")
-    try:
-        return dict(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{config}: cannot be read ({error}).") from error
+    """The configs beside a file of the hub; empty when there are none."""
+    settings: dict[str, Any] = {}
+    for name, key in SETTINGS:
+        config = path.with_name(name)
+        try:
+            said = dict(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else {}
+        except (OSError, ValueError, TypeError) as error:
+            raise WeightsError(f"{config}: cannot be read ({error}).") from error
+        settings |= {key: said} if key and said else said
+    return settings

@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from otic.core.errors import WeightsError
 from otic.weights.catalogue import Entry
+
+DRAWS = {"normal_", "uniform_", "kaiming_uniform_"}
 
 
 def rename(tensors: Mapping[str, Any], table: Sequence[tuple[str, str]], where: str) -> dict[str, Tensor]:
@@ -87,6 +90,24 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def on_meta(build: Any, *args: Any) -> nn.Module:
     """A module without memory: only its names and shapes."""
     with torch.device("meta"):
+        return build(*args)
+
+
+class _NoDraws(TorchFunctionMode):
+    """Within this context nobody draws random numbers in place."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in DRAWS:
+            tensor = args[0] if args else kwargs["tensor"]
+            tensor.detach().zero_()  # who draws until all fits must come to an end
+            return tensor
+        return func(*args, **kwargs)
+
+
+def blank(build: Any, *args: Any) -> Any:
+    """A module whose first weights are not drawn, for the file's to take their place: seconds less for large ones."""
+    with _NoDraws():
         return build(*args)
 
 
