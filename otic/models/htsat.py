@@ -281,13 +281,13 @@ def pieces_of(frames: int, cfg: HTSATConfig, device: torch.device) -> list[tuple
 
 @lru_cache(maxsize=16)
 def _pieces(frames: int, total: int, chunks: int, device: str) -> list[tuple[int, int, Tensor]]:
-    with torch.inference_mode(False):
-        found = []
-        for rows in _matrix(frames, total).chunk(chunks):
-            used = rows.any(0).nonzero().flatten()
-            first, end = int(used[0]), int(used[-1]) + 1
-            found.append((first, end, rows[:, first:end].contiguous().to(device)))
-        return found
+    found, size, step = [], total // chunks, (frames - 1) / max(1, total - 1)
+    for i in range(chunks):
+        first = max(0, int(i * size * step) - 2)  # the kernel reaches two frames, and one more for rounding
+        end = min(frames, int(((i + 1) * size - 1) * step) + 4)
+        matrix = _matrix(frames, total)[i * size : (i + 1) * size, first:end]
+        found.append((first, end, matrix.contiguous().to(device)))
+    return found
 
 
 def _check(cfg: HTSATConfig) -> None:

@@ -78,13 +78,19 @@ def attend(
     bias: Float[Tensor, "w h m m"],
     clips: int,
 ) -> Float[Tensor, "bw h m e"]:
-    """softmax(q k' / sqrt(e) + bias) v in every window of `clips` clips."""
-    if len(bias) == 1 or clips == 1:  # the fused kernel reads one bias for all: no copies of it
-        return F.scaled_dot_product_attention(q, k, v, bias.expand(len(q), -1, -1, -1))
-    if q.device.type == "cpu" and not torch.compiler.is_compiling():  # clip by clip costs less than copies of the bias
-        parts = zip(q.chunk(clips), k.chunk(clips), v.chunk(clips), strict=True)
-        return torch.cat([F.scaled_dot_product_attention(*qkv, attn_mask=bias) for qkv in parts])
-    return F.scaled_dot_product_attention(q, k, v, bias.repeat(clips, 1, 1, 1))
+    """softmax(q k' / sqrt(e) + bias) v in every window of `clips` clips.
+
+    By PyTorch's fused kernels, except where those for CPUs are slow: in bf16, and where gradients are wanted.
+    """
+    if q.device.type == "cpu" and not torch.compiler.is_compiling():
+        if q.dtype == torch.bfloat16 or q.requires_grad:
+            scores = (q * q.shape[-1] ** -0.5 @ k.mT).unflatten(0, (clips, -1)) + bias
+            return scores.softmax(-1).flatten(0, 1).to(v) @ v
+        if len(bias) > 1:  # clip by clip costs less than a copy of the bias for each
+            parts = zip(q.chunk(clips), k.chunk(clips), v.chunk(clips), strict=True)
+            return torch.cat([F.scaled_dot_product_attention(*qkv, attn_mask=bias) for qkv in parts])
+    bias = bias.expand(len(q), -1, -1, -1) if len(bias) == 1 else bias.repeat(clips, 1, 1, 1)
+    return F.scaled_dot_product_attention(q, k, v, bias)
 
 
 class SwinBlock(nn.Module):
@@ -150,6 +156,7 @@ class Stage(nn.Module):
     there: Tensor | None
     back: Tensor | None
     leave: Tensor
+    enter: Tensor
 
     def __init__(
         self,
@@ -177,13 +184,14 @@ class Stage(nn.Module):
         self.register_buffer("there", inverse(still)[moved] if shift else None, persistent=False)
         self.register_buffer("back", inverse(moved)[still] if shift else None, persistent=False)
         self.register_buffer("leave", inverse(last)[leave], persistent=False)
+        self.register_buffer("enter", inverse(leave)[last], persistent=False)  # the inverse of `leave`
 
     def forward(self, x: Float[Tensor, "b n d"], gen: Generator | None = None) -> Float[Tensor, "b n2 d2"]:
         for i, block in enumerate(self.blocks):
             if i and self.there is not None and self.back is not None:
                 x = shuffle(x, self.there, self.back) if i % 2 else shuffle(x, self.back, self.there)
             x = block(x, gen)
-        x = shuffle(x, self.leave, inverse(self.leave))
+        x = shuffle(x, self.leave, self.enter)
         return x if self.merge is None else self.merge(x)
 
 
