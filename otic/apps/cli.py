@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
@@ -104,7 +104,7 @@ def evaluate(
     /,
     *,
     data: Sources = (),
-    protocol: str = "linear,knn",
+    protocol: Text = None,
     out: Annotated[Path | None, arg(metavar="DIR")] = None,
     layers: Many = (),
     pool: Many = (),
@@ -112,18 +112,21 @@ def evaluate(
     label_column: str = "label",
     split_column: Text = None,
     where: Many = (),
+    prompt: Many = (),
+    suite: Text = None,
+    data_root: Annotated[Path, arg(metavar="DIR")] = Path("data"),
     device: Text = None,
     seed: int = 0,
     common: Shared = COMMON,
 ) -> Answer:
-    """Score models on labelled data, beside an untrained twin and log-mel statistics.
+    """Score models on labelled or captioned data, beside an untrained twin and log-mel statistics.
 
     Example: otic evaluate runs/demo --data esc10/ --out scores/
 
     Args:
         models: One or several; they are compared on the same clips.
-        data: Labelled SRCs, each scored by itself.
-        protocol: linear, knn; joined by commas.
+        data: SRCs, each scored by itself.
+        protocol: linear, knn (default: both); with words zero-shot, retrieval, choice; joined by commas.
         out: Folder for results.json and report.html.
         layers: Blocks to read, as 3,7,11; repeatable: the best on the training clips is taken.
         pool: mean, mean_std, cls, ...; repeatable likewise.
@@ -131,20 +134,39 @@ def evaluate(
         label_column: The column that holds the target.
         split_column: The column that says train and test.
         where: Keep the rows that match, as fold!=5; repeatable.
+        prompt: What zero-shot says of a class, as "this is a sound of {}"; repeatable: several are averaged.
+        suite: Instead of data: published tasks, msclap26, msclap22 or laion, beside their papers' numbers.
+        data_root: The folder of the suite's data sets.
         device: cpu, cuda; default: a GPU when there is one.
         seed: Of folds, baselines and bootstrap.
     """
     from otic.apps.evaluate import evaluate as job
 
     no_settings("evaluate", common.set)
+    need(models, "MODEL")
+    protocols = protocol.split(",") if protocol else []
+    if suite:
+        return _suite(
+            models, suite, data_root, protocols=protocols, prompt=prompt, out=out, baselines=baselines, seed=seed,
+            device=device, quiet=common.quiet,
+        )  # fmt: skip
     results = job(
-        need(models, "MODEL"), flat(data), protocols=protocol.split(","), out=out, baselines=baselines, seed=seed,
+        models, flat(data), protocols=protocols or ("linear", "knn"), out=out, baselines=baselines, seed=seed,
         layers=[numbers(text) for text in layers] or None, pools=pool or None, label_column=label_column,
-        split_column=split_column, where=where, device=device, quiet=common.quiet,
+        split_column=split_column, where=where, prompt=prompt, device=device, quiet=common.quiet,
     )  # fmt: skip
     for file, reason in results.failed.items():
         note(f"{file}: {reason}")
     return Answer(results.to_dict(), results.table(), SOME_FAILED if results.failed else DONE)
+
+
+def _suite(models: Sequence[str], suite: str, data_root: Path, **options: Any) -> Answer:
+    """Published tasks; 2 when none of their data is there."""
+    from otic.apps.suite import evaluate as job
+
+    run = job(models, suite, data_root, **options)
+    code = UNUSABLE if not run.results.rows else SOME_FAILED if run.results.failed else DONE
+    return Answer(run.results.to_dict() | {"suite": suite, "missing": run.missing}, run.text(), code)
 
 
 def embed(
@@ -196,6 +218,100 @@ def embed(
     for line in lines:
         note(line)
     return Answer(document, kept + (f"; {len(lines)} inputs failed" if lines else ""), code)
+
+
+def tag(
+    model: Name,
+    audio: Annotated[tuple[Path, ...], arg(metavar="AUDIO...")],
+    /,
+    *,
+    labels: Many = (),
+    timeline: bool = False,
+    multi: bool = False,
+    top: Count = None,
+    prompt: Many = (),
+    tagger: bool = False,
+    window: Seconds = None,
+    hop: Seconds = None,
+    threshold: Number = None,
+    format: Annotated[Literal["table", "csv", "json", "audacity"] | None, arg(metavar="FORMAT")] = None,
+    out: Annotated[Path | None, arg(metavar="PATH")] = None,
+    tokenizer: Annotated[Path | None, arg(metavar="DIR")] = None,
+    device: Text = None,
+    common: Shared = COMMON,
+) -> Answer:
+    """Name the sounds in audio files, by your words or by the model's own classes.
+
+    Scores order the labels of a file; they are no probabilities that a sound is there.
+
+    Example: otic tag msclap-2023 street.flac --labels siren,rain,dog --timeline
+
+    Args:
+        model: A run folder, a weights file, a name of `otic models`, or an upstream checkpoint.
+        audio: Files, or folders to search.
+        labels: Words to choose from, as dog,rain; repeatable. Default: the model's own classes.
+        timeline: Onset and offset of each label instead of one answer for the file.
+        multi: Several labels may hold at once; each is measured against the words "a sound".
+        top: Only the best N labels.
+        prompt: What is said of a label, as "{} can be heard", or a name of inference.prompts; several are averaged.
+        tagger: Ask the tagging head that some audio towers carry along, trained or not.
+        window: Seconds of the windows of a timeline; default: 2.
+        hop: Seconds between two; default: half a window.
+        threshold: Score from which on a timeline tells a label; default: 0.5 with --multi, else 0.
+        format: table, csv, json, or audacity (label tracks); default: a table, or what the ending of --out says.
+        out: A file (.csv, .json, .txt for Audacity), or a folder for the label tracks of several files.
+        tokenizer: Folder with the vocabulary of a published text tower.
+        device: cpu, cuda; default: a GPU when there is one.
+    """
+    from otic.apps.tag import form_of
+    from otic.apps.tag import tag as job
+
+    form = form_of(format, out)
+    named = job(
+        model, audio, [x for text in labels for x in text.split(",")] or None, timeline=timeline, prompts=prompt,
+        multi=multi, top=top, tagger=tagger, window=window, hop=hop, threshold=threshold, tokenizer=tokenizer,
+        device=device, settings=common.set, quiet=common.quiet,
+    )  # fmt: skip
+    for one in named.failed:
+        note(f"{one.source}: {one.failed}")
+    good = len(named.files) - len(named.failed)
+    if out is not None and good:
+        named.write(out, form)
+    text = "nothing could be read" if not good else named.text(form) if out is None else f"{out}: {good} files"
+    return Answer(named.to_dict(), text, UNUSABLE if not good else SOME_FAILED if named.failed else DONE)
+
+
+def similarity(
+    model: Name,
+    item: Annotated[str, arg(metavar="A")],
+    others: Annotated[tuple[str, ...], arg(metavar="B...")],
+    /,
+    *,
+    tokenizer: Annotated[Path | None, arg(metavar="DIR")] = None,
+    device: Text = None,
+    common: Shared = COMMON,
+) -> Answer:
+    """Compare a sound or a text with others: cosines, the likest first.
+
+    What names an existing file is sound, anything else is words. Without a text tower, sounds alone are compared.
+
+    Example: otic similarity msclap-2023 dog.wav other.wav "a dog barks"
+
+    Args:
+        model: A run folder, a weights file, a name of `otic models`, or an upstream checkpoint.
+        item: A file or a text.
+        others: Files or texts.
+        tokenizer: Folder with the vocabulary of a published text tower.
+        device: cpu, cuda; default: a GPU when there is one.
+    """
+    from otic.apps.similar import similarity as job
+
+    no_settings("similarity", common.set)
+    found = job(model, item, need(others, "B"), tokenizer=tokenizer, device=device)
+    for file, reason in found.failed:
+        note(f"{file}: {reason}")
+    code = UNUSABLE if not found.others else SOME_FAILED if found.failed else DONE
+    return Answer(found.to_dict(), found.text() if found.others else "nothing could be read", code)
 
 
 def models(*, common: Shared = COMMON) -> Answer:
@@ -318,6 +434,8 @@ VERBS: Verbs = {
     "pretrain": pretrain,
     "evaluate": evaluate,
     "embed": embed,
+    "tag": tag,
+    "similarity": similarity,
     "data": {"check": data_check, "synth": data_synth},
     "models": models,
     "info": info,

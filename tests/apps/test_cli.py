@@ -29,9 +29,14 @@ FLAGS = {
     },
     "evaluate": {
         "--data", "--protocol", "--out", "--layers", "--pool", "--no-baselines", "--label-column", "--split-column",
-        "--where", "--device", "--seed",
+        "--where", "--device", "--seed", "--prompt", "--suite", "--data-root",
     },
     "embed": {"--out", "--level", "--window", "--hop", "--layer", "--pool", "--device", "--precision"},
+    "tag": {
+        "--labels", "--timeline", "--multi", "--top", "--prompt", "--tagger", "--window", "--hop", "--threshold",
+        "--format", "--out", "--tokenizer", "--device",
+    },
+    "similarity": {"--tokenizer", "--device"},
     "data check": {"--where", "--label-column"},
     "data synth": {"--out", "--name", "--clips", "--seed", "--rate", "--format"},
     "models": set(),

@@ -1,0 +1,69 @@
+"""`otic similarity`: how alike one thing is to others, each a sound or words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from otic.apps.cards import table
+from otic.core.errors import AudioError
+from otic.inference.load import load
+from otic.inference.model import Model
+from otic.inference.words import is_text
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Cosines of `first` with each of `others`, from the likest down; `failed` could not be read."""
+
+    first: str
+    others: tuple[tuple[str, bool, float], ...]  # (name, whether it is words, cosine)
+    failed: tuple[tuple[str, str], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "item": self.first,
+            "others": [
+                {"rank": i, "item": name, "kind": "text" if words else "audio", "cosine": cosine}
+                for i, (name, words, cosine) in enumerate(self.others, 1)
+            ],
+            "failed": [{"file": file, "reason": reason} for file, reason in self.failed],
+        }
+
+    def text(self) -> str:
+        rows = [("rank", "cosine", "kind", f"compared with {self.first}")]
+        rows += [
+            (str(i), f"{cosine:.4f}", "text" if words else "audio", name)
+            for i, (name, words, cosine) in enumerate(self.others, 1)
+        ]
+        return table(rows)
+
+
+def similarity(
+    model: str | Path | Model,
+    first: str,
+    others: Sequence[str],
+    *,
+    tokenizer: str | Path | None = None,
+    device: str | None = None,
+) -> Alike:
+    """Compare `first` with each of `others`: an existing file is sound, any other string is words.
+
+    Raises:
+        AudioError: when `first` cannot be read.
+        WeightsError: when there is no such model.
+        ConfigError: on words for a model that knows none.
+    """
+    ready = load(model, device, tokenizer=tokenizer)
+    place = ready.place([first])[0]
+    found: list[tuple[str, bool, float]] = []
+    failed: list[tuple[str, str]] = []
+    for other in others:
+        try:
+            words = is_text(other)
+            found.append((other, words, float(place @ ready.place([other])[0])))
+        except AudioError as error:
+            failed.append((other, str(error).removeprefix(f"{other}: ")))
+    return Alike(first, tuple(sorted(found, key=lambda row: -row[2])), tuple(failed))

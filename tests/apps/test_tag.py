@@ -1,0 +1,138 @@
+"""`otic tag` and `otic similarity`: what they print and write, and what they do with files they cannot read."""
+
+import csv
+import json
+
+import pytest
+import soundfile
+
+from otic.apps.cli import main
+from otic.audio.frontend import FrontendConfig
+from otic.core.seeds import generator, rng
+from otic.models import two_tower
+from otic.models.heads import Head, HeadConfig
+from otic.models.text import TextConfig
+from otic.models.tokenizer import Tokenizer
+from otic.models.two_tower import TwoTower, TwoTowerConfig
+from otic.models.vit import ViT, ViTConfig
+from otic.weights import store
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return ViT(ViTConfig(width=16, depth=1, heads=2), generator("cli tag"))
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory, encoder):
+    text = TextConfig(vocab=0, positions=80, width=16, depth=1, heads=2)
+    towers = TwoTower(encoder, TwoTowerConfig(text=text, dim=8), Tokenizer.plain(), generator("cli towers"))
+    path = tmp_path_factory.mktemp("words") / "model.safetensors"
+    store.save(path, encoder, FrontendConfig(), {"name": "words"}, *two_tower.to_file(towers))
+    return path
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory, encoder):
+    head = Head(16, HeadConfig(classes=2), generator("cli head"))
+    path = tmp_path_factory.mktemp("tuned") / "model.safetensors"
+    extra = {f"head.{n}": t for n, t in head.state_dict().items()}
+    said = {"head": {"classes": 2}, "classes": ["dog", "rain"], "loss": "bce"}
+    store.save(path, encoder, FrontendConfig(), {"name": "tuned"}, extra, said)
+    return path
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for name in ("a", "b"):
+        soundfile.write(folder / f"{name}.wav", 0.1 * rng("tag", name).standard_normal(56000), 16000)
+    return folder
+
+
+@pytest.fixture
+def otic(capsys):
+    def call(*args):
+        code = main([str(a) for a in args])
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+def test_ranks_with_relative_scores(otic, words, sounds):
+    code, out, _ = otic("tag", words, sounds, "--labels", "dog,rain", "--labels", "siren", "--json", "--quiet")
+    document = json.loads(out)
+    assert code == 0 and document["labels"] == ["dog", "rain", "siren"] and document["failed"] == []
+    for one in document["files"]:
+        tags = one["tags"]
+        assert [t["rank"] for t in tags] == [1, 2, 3] and tags[0]["relative"] == 1
+        assert sum(t["score"] for t in tags) == pytest.approx(1) and tags[1]["score"] <= tags[0]["score"]
+    code, out, _ = otic("tag", words, sounds / "a.wav", "--labels", "dog,rain", "--top", "1")
+    assert code == 0 and out.splitlines()[0].split() == ["file", "rank", "label", "score", "relative"]
+    assert len(out.splitlines()) == 2
+
+
+def test_a_timeline_has_onsets_and_offsets(otic, words, sounds, tmp_path):
+    args = ("tag", words, sounds, "--labels", "dog,rain", "--timeline", "--quiet")
+    assert otic(*args, "--out", tmp_path / "t.csv")[0] == 0
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert list(rows[0]) == ["file", "onset", "offset", "label", "score"]
+    assert float(rows[0]["onset"]) == 0 and float(rows[-1]["offset"]) == 3.5
+    assert otic(*args, "--out", tmp_path / "tracks", "--format", "audacity")[0] == 0
+    for name in ("a", "b"):
+        lines = (tmp_path / "tracks" / f"{name}.wav.txt").read_text().splitlines()
+        assert lines[0].startswith("0.000000\t") and lines[-1].split("\t")[1] == "3.500000"
+        assert {line.split("\t")[2] for line in lines} <= {"dog", "rain"}
+    assert otic(*args, "--out", tmp_path / "t.json")[0] == 0
+    assert json.loads((tmp_path / "t.json").read_text())["files"][0]["spans"][0]["onset"] == 0
+
+
+def test_own_classes_and_one_label_track_on_stdout(otic, tuned, sounds):
+    code, out, _ = otic("tag", tuned, sounds / "a.wav", "--format", "audacity", "--top", "1", "--quiet")
+    assert code == 0 and out.startswith("0.000000\t3.500000\t") and out.count("\n") == 1
+    assert json.loads(otic("tag", tuned, sounds / "a.wav", "--json")[1])["multi"] is True
+
+
+def test_bad_files_are_listed_and_the_code_is_1(otic, words, sounds):
+    (sounds / "bad.wav").write_bytes(b"no sound")
+    code, out, err = otic("tag", words, sounds, "--labels", "dog", "--json", "--quiet")
+    document = json.loads(out)
+    assert code == 1 and len(document["files"]) == 2 and "bad.wav" in err
+    assert [f["file"] for f in document["failed"]] == [str(sounds / "bad.wav")]
+    assert otic("tag", words, sounds / "bad.wav", "--labels", "dog", "--quiet")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--labels", "dog", "--out", "x.xml"], "x.xml: which format"),
+        (["--labels", "dog", "--prompt", "sond"], "Did you mean 'sound'"),
+        ([], "words: it has no classes of its own"),
+        (["--labels", "dog", "--tagger"], "no tagging head"),
+        (["--labels", "dog", "--format", "audacity"], "2 label tracks: name a folder"),
+        (["--labels", "dog", "--set", "tokns=3"], "Did you mean 'tokens'"),
+    ],
+)
+def test_mistakes_are_one_line(otic, words, sounds, more, message):
+    code, out, err = otic("tag", words, sounds, "--quiet", *more)
+    assert code == 2 and out == "" and message in err and err.count("\n") == 1
+
+
+def test_similarity(otic, words, sounds):
+    args = (words, sounds / "a.wav", sounds / "b.wav", "a dog barks", sounds / "a.wav")
+    code, out, _ = otic("similarity", *args, "--json")
+    document = json.loads(out)
+    assert code == 0 and [o["rank"] for o in document["others"]] == [1, 2, 3]
+    assert document["others"][0]["item"].endswith("a.wav") and document["others"][0]["cosine"] == pytest.approx(1)
+    assert {o["item"]: o["kind"] for o in document["others"]}["a dog barks"] == "text"
+    assert otic("similarity", *args)[1].splitlines()[0].split()[:3] == ["rank", "cosine", "kind"]
+    code, out, err = otic("similarity", words, "a dog", sounds / "gone.wav", sounds / "a.wav", "--json")
+    assert code == 1 and "gone.wav" in err and len(json.loads(out)["others"]) == 1
+
+
+def test_similarity_of_sounds_needs_no_words(otic, tuned, sounds):
+    assert otic("similarity", tuned, sounds / "a.wav", sounds / "b.wav")[0] == 0
+    code, _, err = otic("similarity", tuned, sounds / "a.wav", "a dog")
+    assert code == 2 and "knows sound alone" in err
