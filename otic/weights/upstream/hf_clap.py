@@ -57,7 +57,7 @@ def loaded(content: Mapping[str, Any], settings: Mapping[str, Any], path: Path, 
         path,
         entry,
         system="LAION-CLAP",
-        layout=f"transformers, {'fused' if found.encoder.fusion else 'unfused'}",  # type: ignore[union-attr]
+        layout=f"transformers, {'fused' if found.encoder.fusion else 'unfused'}",
         tokenizer="roberta",
         inference={**INFERENCE, "window": float(said.get("max_length_s", 10.0)), "short": short},
     )

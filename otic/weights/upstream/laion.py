@@ -53,7 +53,7 @@ def loaded(content: Mapping[str, Any], settings: Mapping[str, Any], path: Path, 
         WeightsError: as `convert`.
     """
     found = convert(content, settings, str(path))
-    kind = "fused" if found.encoder.fusion else "unfused"  # type: ignore[union-attr]
+    kind = "fused" if found.encoder.fusion else "unfused"
     said = clap.describe(
         found,
         path,
