@@ -5,7 +5,7 @@ Always in eval mode and without gradients: the same file gives the same vectors,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from otic.audio.frontend import Frontend
 from otic.audio.windows import starts
-from otic.core.errors import ConfigError
+from otic.core.errors import AudioError, ConfigError
 from otic.core.registry import unknown
 from otic.core.world import Precision, World, choose_dtype
-from otic.inference import jobs
+from otic.inference import compat, jobs
 from otic.inference.classifier import Classifier
-from otic.inference.embeddings import Embeddings, join
+from otic.inference.embeddings import Embeddings, failure, join
 from otic.inference.encode import (
     CLASSES,
     JOINT,
@@ -39,7 +39,7 @@ from otic.inference.encode import (
 from otic.inference.kinds import cost, step, stretches, whole
 from otic.inference.options import Level, Options, from_card
 from otic.inference.prompts import unit
-from otic.inference.sources import Src, is_one, with_rate
+from otic.inference.sources import Src, is_one, name_of, with_rate
 from otic.inference.words import is_text, needs_words, text_vectors
 from otic.models.two_tower import TwoTower
 
@@ -176,12 +176,32 @@ class Model:
     ) -> Iterator[Embeddings]:
         """As `embed`, one `Embeddings` for each source as soon as it is known; `strict` raises at the first bad one."""
         options = options or self.options
+        if options.compat:
+            yield from self._as_upstream(sources, level, options, strict)
+            return
         seconds = 1 / self.frame_rate if level == "frame" else None
 
         def encode(waves: Sequence[np.ndarray]) -> list[np.ndarray]:
             return self._vectors(waves, options, by_frame=level == "frame")
 
-        return jobs.run(sources, encode, self.sample_rate, options, seconds, strict=strict, span=self.native)
+        yield from jobs.run(sources, encode, self.sample_rate, options, seconds, strict=strict, span=self.native)
+
+    def _as_upstream(
+        self, sources: Iterable[Src], level: Level, options: Options, strict: bool
+    ) -> Iterator[Embeddings]:
+        if level == "frame":
+            raise ConfigError(f'compat="{options.compat}" hears one crop of a file: there are no frames of all of it.')
+        target = round(self.native * self.sample_rate)
+        for i, src in enumerate(sources):
+            name = name_of(src, i)
+            try:
+                wave, place = compat.heard(src, self.sample_rate, target, compat.draws(options.seed))
+                vector = self._vectors([wave], options, by_frame=False)[0]
+                yield Embeddings(vector[None], np.array([place]), name)
+            except AudioError as error:
+                if strict:
+                    raise
+                yield failure(name, str(error))
 
     def audio(self, src: Src | Iterable[Src]) -> Float32[np.ndarray, "n e"]:
         """Vectors of length one in the space of `text`, one for each source.
@@ -196,7 +216,7 @@ class Model:
             ConfigError: when the model knows no words.
         """
         listed: list[Any] = [src] if is_one(src) else list(src)
-        if all(isinstance(s, np.ndarray) for s in listed):
+        if not self.options.compat and all(isinstance(s, np.ndarray) for s in listed):
             return unit(self.encode(listed, pool=JOINT)) if listed else np.zeros((0, self._joint.cfg.dim), np.float32)
         sources = [with_rate(s, self.sample_rate) for s in listed]
         options = replace(self.choose(window=0, pool=JOINT), hop=0.0)
@@ -310,9 +330,15 @@ class Model:
         assert self.towers is not None
         return self.towers
 
-    @torch.inference_mode()
     def _vectors(self, waves: Sequence[np.ndarray], options: Options, *, by_frame: bool) -> list[np.ndarray]:
         """`[D]` for each wave, or `[t', D]` by frame."""
+        return self.through(waves, options, lambda spec: self._read(spec, options, by_frame))
+
+    @torch.inference_mode()
+    def through(
+        self, waves: Sequence[np.ndarray], options: Options, read: Callable[[Tensor], Tensor]
+    ) -> list[np.ndarray]:
+        """A row for each wave: what `read` makes of spectrograms `[b, 1, t, f]` of waves that fill them alike."""
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(waves)
         check_waves(waves)
         if options.short != "pad" or stretches(self.encoder):
@@ -322,7 +348,7 @@ class Model:
             wave, lengths = stack([waves[i] for i in batch])
             spec = self.frontend(wave.to(self.device), lengths.to(self.device), counts[batch[0]])
             with self._world.autocast():
-                vectors = self._read(spec, options, by_frame)
+                vectors = read(spec)
             for i, vector in zip(batch, vectors.cpu().numpy(), strict=True):
                 out[i] = vector
         return out
