@@ -34,6 +34,12 @@ class Embeddings:
         return (self.source,) * len(self) if isinstance(self.source, str) else self.source
 
 
+def failure(name: str, reason: str) -> Embeddings:
+    """A source that gave nothing."""
+    told = reason.removeprefix(f"{name}: ")  # the reader names it too
+    return Embeddings(np.zeros((0, 0), np.float32), np.zeros((0, 2)), name, ((name, told),))
+
+
 def join(parts: Sequence[Embeddings], dim: int) -> Embeddings:
     """Several as one, row after row; `dim` is the width where there are no rows."""
     full = [p for p in parts if len(p)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -30,6 +31,7 @@ def load(
     precision: Precision = "fp32",
     *,
     tokenizer: str | os.PathLike[str] | None = None,
+    compat: Literal["", "msclap"] = "",
 ) -> Model:
     """Any MODEL, ready to embed.
 
@@ -39,6 +41,8 @@ def load(
         device: `cpu`, `cuda`, ...; None: a GPU when there is one.
         precision: `fp32`, `bf16`, or `auto` (bf16 where the hardware is faster in it).
         tokenizer: A folder with the vocabulary of a published text tower, where the weights came without it.
+        compat: `msclap`: hear and read as MS-CLAP's code does, its random crops, joined channels and token quirks
+            included, to compare numbers with it.
 
     Raises:
         ConfigError: on a tokenizer for a model without words.
@@ -47,13 +51,16 @@ def load(
     if isinstance(model, Model):
         return model
     loaded = read_model(model)
-    towers = with_tokenizer(loaded.towers, tokenizer, loaded.card)
+    quirks = ("exclamation", "fixed") if compat and loaded.card.get("tokenizer", {}).get("kind") == "gpt2" else ()
+    towers = with_tokenizer(loaded.towers, tokenizer, loaded.card, quirks)
     own: dict[str, Any] = {} if loaded.bank is None else {"bank": loaded.bank}
     frontend = Frontend(loaded.frontend, **own)
-    return Model(
+    ready = Model(
         loaded.encoder, frontend, loaded.card, towers=towers, classifier=classifier_of(loaded), device=device,
         precision=precision,
     )  # fmt: skip
+    ready.options = replace(ready.options, compat=compat or ready.options.compat)
+    return ready
 
 
 def read_model(model: str | os.PathLike[str]) -> Loaded:

@@ -191,6 +191,8 @@ def _runs(
 def _options(model: Model, how: Naming, timeline: bool, window: Any, hop: Any) -> Options:
     if not timeline:
         return replace(model.choose(window=0), pool=how.pool, layers=())
+    if model.options.compat:
+        raise ConfigError(f'compat="{model.options.compat}" hears one crop of a file: no timeline comes of it.')
     length = min(WINDOW, model.native) if window is None else window
     return replace(model.choose(window=length, hop=length / 2 if hop is None else hop), pool=how.pool, layers=())
 
