@@ -157,7 +157,8 @@ def evaluate(
     )  # fmt: skip
     for file, reason in results.failed.items():
         note(f"{file}: {reason}")
-    return Answer(results.to_dict(), results.table(), SOME_FAILED if results.failed else DONE)
+    text = "\n".join([results.table(), *results.notes])
+    return Answer(results.to_dict(), text, SOME_FAILED if results.failed else DONE)
 
 
 def _suite(models: Sequence[str], suite: str, data_root: Path, **options: Any) -> Answer:
@@ -314,6 +315,48 @@ def similarity(
     return Answer(found.to_dict(), found.text() if found.others else "nothing could be read", code)
 
 
+def caption(
+    model: Name,
+    audio: Annotated[tuple[Path, ...], arg(metavar="AUDIO...")],
+    /,
+    *,
+    prompt: str = "",
+    options: Many = (),
+    beams: int = 4,
+    longest: int = 40,
+    window: Seconds = None,
+    device: Text = None,
+    precision: Precision = "fp32",
+    common: Shared = COMMON,
+) -> Answer:
+    """Say in words what is heard in audio files, or which of some answers fits.
+
+    Example: otic caption runs/words recordings/ --prompt "what emotion is this?"
+
+    Args:
+        model: A run folder or a weights file of a model that was trained to answer (caption_tiny, ...).
+        audio: Files, or folders to search.
+        prompt: What is asked, in words of the training.
+        options: Answers to choose from, as angry,happy,sad; repeatable; default: the model writes its own.
+        beams: Beginnings kept while it writes; 1: the likeliest token each time.
+        longest: Tokens of a text at most.
+        window: Seconds heard at once; default: as long as the crops of the training.
+        device: cpu, cuda; default: a GPU when there is one.
+        precision: auto is bf16 where the hardware is faster in it.
+    """
+    from otic.apps.caption import caption as job
+
+    no_settings("caption", common.set)
+    said = job(
+        model, audio, prompt, options=[x.strip() for text in options for x in text.split(",")], beams=beams,
+        longest=longest, window=window, device=device, precision=precision, quiet=common.quiet,
+    )  # fmt: skip
+    for one in said.failed:
+        note(f"{one.source}: {one.failed}")
+    code = UNUSABLE if not said.good else SOME_FAILED if said.failed else DONE
+    return Answer(said.to_dict(), said.text() if said.good else "nothing could be heard", code)
+
+
 def models(*, common: Shared = COMMON) -> Answer:
     """List the published checkpoints and the recipes that have names.
 
@@ -436,6 +479,7 @@ VERBS: Verbs = {
     "embed": embed,
     "tag": tag,
     "similarity": similarity,
+    "caption": caption,
     "data": {"check": data_check, "synth": data_synth},
     "models": models,
     "info": info,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from otic.core.machine import machine
 from otic.core.registry import unknown
 from otic.data.rows import Source
 from otic.data.source import open_source
-from otic.evaluation import prompts, report, scoreboard, wordboard, words
+from otic.evaluation import report, scoreboard, wordboard, words
 from otic.evaluation.baselines import LogMelStats, is_baseline, untrained
 from otic.evaluation.features import Encoder, Reading, extract
 from otic.evaluation.probe import PROBES
@@ -21,6 +21,7 @@ from otic.evaluation.results import Results
 from otic.evaluation.score import View, compare
 from otic.evaluation.splits import task
 from otic.evaluation.words import WORDS, Joint, Wording
+from otic.inference.prompts import templates
 
 Name = str | Path
 Models = Name | Encoder | Sequence[Name | Encoder] | Mapping[str, Name | Encoder]
@@ -59,7 +60,7 @@ def evaluate(
         label_column: The column that holds the target.
         split_column: The column that says train and test, or whose every value is a fold.
         where: Conditions on the rows, as `fold!=5`; for `zero-shot`, classes that are left out are not offered either.
-        prompt: What `zero-shot` says of a class, as `this is a sound of {}`, or a name of `prompts.PROMPTS`; several
+        prompt: What `zero-shot` says of a class, as `this is a sound of {}`, or a name of `PROMPTS`; several
             are averaged.
 
     Raises:
@@ -68,7 +69,7 @@ def evaluate(
         WeightsError: when a model cannot be loaded.
     """
     probes, asked = _kinds(protocols)
-    wording = Wording(prompts=prompts.templates(prompt))
+    wording = Wording(prompts=templates(prompt))
     named = _models(models, device)
     choice = [
         Reading(layers=tuple(i) if i is not None else None, pool=p) for i in layers or (None,) for p in pools or (None,)
@@ -102,18 +103,26 @@ def write_report(results: Results, path: Path) -> None:
     """The scores of an evaluation as a page: all in one chart, then the first model on each data set."""
     own = list(dict.fromkeys(row.model for row in results.rows if not is_baseline(row.model)))
     sets = list(dict.fromkeys(row.data for row in results.rows))
+    made = report.settings(machine(), [asdict(row) for row in results.rows])
+    title = f"{', '.join(own)} on {', '.join(sets)}"
+    summary = scoreboard.sentence(results)
+    report.write(
+        path, title, scoreboard.scores(results), *closely(results), report.notes(results.notes), made, summary=summary
+    )
+
+
+def closely(results: Results) -> list[report.Section]:
+    """The first model on each data set, the others beside it: its probes, its naming, its finding."""
+    own = [row.model for row in results.rows if not is_baseline(row.model)]
+    sets = list(dict.fromkeys(row.data for row in results.rows))
     first: dict[tuple[str, bool, type], Any] = {}
     for view in results.views:
         if view.model == own[0]:
             first.setdefault((view.data, view.protocol in WORDS, type(view)), view)
-    sections = [
+    return [
         _close(first[key], [v for v in results.views if _beside(v, first[key])])
         for key in sorted(first, key=lambda key: sets.index(key[0]))
     ]
-    made = report.settings(machine(), [asdict(row) for row in results.rows])
-    title = f"{', '.join(own)} on {', '.join(sets)}"
-    summary = scoreboard.sentence(results)
-    report.write(path, title, scoreboard.scores(results), *sections, report.notes(results.notes), made, summary=summary)
 
 
 def _close(view: Any, others: Sequence[Any]) -> report.Section:
@@ -133,6 +142,20 @@ def _kinds(protocols: Sequence[str]) -> tuple[list[str], list[str]]:
         if protocol not in PROBES and protocol not in WORDS:
             raise ConfigError(unknown("protocol", protocol, [*PROBES, *WORDS]))
     return [p for p in protocols if p in PROBES], [p for p in protocols if p in WORDS]
+
+
+def with_twins(
+    models: Models, protocols: Collection[str], *, baselines: bool, seed: int, device: str | None
+) -> dict[str, Any]:
+    """The models by name, each with words, and their untrained twins.
+
+    Raises:
+        ConfigError: on a model without words.
+    """
+    named = _models(models, device)
+    _check_words(named, sorted(protocols))
+    twins = _untrained(named, seed, words=True) if baselines else {}
+    return named | {name: twin for name, (_, twin) in twins.items()}
 
 
 def _check_words(models: Mapping[str, Any], protocols: Sequence[str]) -> None:

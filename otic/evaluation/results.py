@@ -130,7 +130,7 @@ class Results:
         if chance:
             last = [f"{scale(line[2]) * chance[line]:.1f}" if line in chance else "" for line in lines]
             grid = [[*row, cell] for row, cell in zip(grid, ["chance", *last])]
-        return _align(grid)
+        return align(grid)
 
     def chance(self) -> dict[tuple[str, str, str], float]:
         """What guessing gives, by data set, protocol and metric, where that is known."""
@@ -142,7 +142,8 @@ def _cell(row: Score) -> str:
     return f"{k * row.value:.{digits}f} [{k * row.ci95[0]:.1f}, {k * row.ci95[1]:.1f}]"
 
 
-def _align(grid: list[list[str]]) -> str:
+def align(grid: list[list[str]]) -> str:
+    """Lines of cells as a text table, the first one its head."""
     widths = [max(len(row[k]) for row in grid) for k in range(len(grid[0]))]
     grid = [grid[0], ["-" * w for w in widths], *grid[1:]]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in grid)

@@ -34,7 +34,7 @@ from otic.inference.prompts import class_vectors, clean, templates, unit
 class Wording:
     """How classes are asked for."""
 
-    prompts: tuple[str, ...] = ()  # templates, or names of `prompts.PROMPTS`; () = the default
+    prompts: tuple[str, ...] = ()  # templates, or names of `inference.prompts.PROMPTS`; () = the default
     word: Callable[[str], str] = clean  # a label as it stands in a sentence
     metrics: tuple[str, ...] = ()  # beside accuracy and UAR, or mAP, d' and accuracy
 
@@ -84,7 +84,7 @@ class ZeroShot(Protocol):
         self.task = zero_shot.question(rows, classes)
         self.parts = tuple(split.test for split in self.task.splits)
         self.wording, self.templates = wording, templates(wording.prompts)
-        self.metrics = (*(MULTI if self.task.multi else SINGLE), *wording.metrics)
+        self.metrics = tuple(dict.fromkeys((*(MULTI if self.task.multi else SINGLE), *wording.metrics)))
         self.ids = tuple(row.id for row in rows)
         self.config = {"prompts": list(self.templates), "classes": len(classes)}
 

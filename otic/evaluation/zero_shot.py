@@ -4,7 +4,7 @@ No clip and no label is learned from, so a class which training never saw is ask
 class per clip the scores are softmax(scale * cosine), with several sigmoid(scale * cosine), of which only the order
 counts (mAP). Cosines are low and no confidences; what can be read off them are ranks.
 
-Axes: n clips, c classes, p prompts, e joint width.
+Axes: n clips, c classes, e joint width.
 """
 
 from __future__ import annotations

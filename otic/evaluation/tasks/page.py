@@ -1,0 +1,63 @@
+"""`docs/tasks.md`, written from the registry: `python -m otic.evaluation.tasks > docs/tasks.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from otic.evaluation.tasks.task import SUITES, TASKS, BenchTask, of_suite
+from otic.inference.prompts import templates
+
+HEAD = """# Published tasks
+
+What models with words are compared on in the papers, as values of `otic.evaluation.tasks`. A suite runs whichever of
+its data sets lie under a folder, each found by its name, and prints our numbers beside the published ones:
+
+    otic evaluate MODEL --suite msclap26 --data-root data/ --out scores/
+
+Nothing is trained and no label is used. Clips of the split `test` (or `eval`) count where a set has one. Data that is
+missing is listed with how to get it; otic downloads none of it.
+
+An asterisk marks data whose audio was among the training pairs of the published model, so that its number is not
+zero-shot in the strict sense. Numbers hang on prompts and front-ends as much as on models: treat them as targets to be
+measured again. Where a paper names no prompt, the one shown is our choice; `--prompt` replaces it.
+"""
+
+
+def markdown() -> str:
+    """The page."""
+    parts = [HEAD, *map(_suite, SUITES), _data()]
+    return "\n".join(parts)
+
+
+def _suite(name: str) -> str:
+    suite, tasks = SUITES[name], of_suite(name)
+    rows = [_row(task, name) for task in tasks]
+    head = ["task", "metric", suite.model, "asked with", "clips", "remarks"]
+    title = f"## {name}\n\n{suite.model} ({suite.cite}), {len(tasks)} tasks.\n"
+    return f"{title}\n{_table(head, rows)}\n"
+
+
+def _row(task: BenchTask, suite: str) -> list[str]:
+    values = task.published[suite]
+    star = "*" if suite in task.trained_on else ""
+    asked = (
+        " / ".join(f'"{t}"' for t in templates([task.prompt(suite)])) if task.protocol == "zero-shot" else "captions"
+    )
+    shown = " / ".join(f"{value:.3f}{star}" for value in values.values())
+    note = task.note if task.run else f"Not run. {task.note}"
+    return [task.name, " / ".join(f"`{m}`" for m in values), shown, asked if task.run else "", task.scored, note]
+
+
+def _data() -> str:
+    sets = {task.data.name: task.data for task in TASKS.values()}
+    rows = [[data.name, data.get, data.columns] for data in sets.values()]
+    lead = (
+        "A folder of the name in the first column (case, blanks and dashes do not matter) with a `metadata.csv`, or\n"
+        "any other SRC of that name that holds these columns.\n"
+    )
+    return f"## Where the data is\n\n{lead}\n{_table(['folder', 'to be had from', 'columns'], rows)}\n"
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,50 @@
+"""Speech: what is felt, said, and by how many. Zero-shot tasks."""
+
+from __future__ import annotations
+
+from otic.evaluation.tasks import sets
+from otic.evaluation.tasks.task import BenchTask, scores
+
+CREMAD = {"ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
+RAVDESS = dict(
+    zip(
+        ("01", "02", "03", "04", "05", "06", "07", "08"),
+        ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgusted", "surprised"),
+    )
+)
+
+SPEECH = (
+    BenchTask(
+        name="CREMA-D",
+        data=sets.CREMAD,
+        published=scores("accuracy", msclap26=0.300, msclap22=0.178),
+        prompts={"": "emotion"},
+        words=CREMAD,
+        every=True,
+        scored="all clips",
+    ),
+    BenchTask(
+        name="RAVDESS",
+        data=sets.RAVDESS,
+        published=scores("accuracy", msclap26=0.315, msclap22=0.160),
+        prompts={"": "emotion"},
+        words=RAVDESS,
+        every=True,
+        scored="all clips",
+    ),
+    BenchTask(
+        name="Speech Commands",
+        data=sets.SPEECH_COMMANDS,
+        published=scores("accuracy", msclap26=0.164, msclap22=0.106),
+        prompts={"": "bare"},
+        scored="test set",
+    ),
+    BenchTask(
+        name="LibriCount10",
+        data=sets.LIBRICOUNT,
+        published=scores("accuracy", msclap26=0.246, msclap22=0.179),
+        prompts={"": "speakers"},
+        every=True,
+        scored="all clips",
+    ),
+)
