@@ -34,7 +34,7 @@ def question(rows: Sequence[Row], classes: Sequence[str]) -> Task:
     truth = np.zeros((len(rows), len(classes)))
     for i, row in enumerate(rows):
         truth[i, [column[label] for label in row.labels]] = 1
-    labelled = truth.any(1)
+    labelled = np.asarray(truth.any(1))
     if len(classes) < 2 or not labelled.any():
         raise DataError(
             f"{len(classes)} classes, {labelled.sum()} labelled clips: zero-shot needs two classes or more."
