@@ -37,6 +37,7 @@ FLAGS = {
         "--format", "--out", "--tokenizer", "--device",
     },
     "similarity": {"--tokenizer", "--device"},
+    "caption": {"--prompt", "--options", "--beams", "--longest", "--window", "--device", "--precision"},
     "data check": {"--where", "--label-column"},
     "data synth": {"--out", "--name", "--clips", "--seed", "--rate", "--format"},
     "models": set(),
