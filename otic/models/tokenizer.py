@@ -165,7 +165,7 @@ class Tokenizer:
 
         With GPT-2's vocabulary padding and "!" are one id: pass real tokens only.
         """
-        row = [int(i) for i in ids]
+        row: list[int] = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         row = row[1:] if row and row[0] == self.rules.start else row
         row = row[: row.index(self.end)] if self.end in row else row
         if self.rules.lone is None:
