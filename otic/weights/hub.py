@@ -12,6 +12,8 @@ from otic.core.errors import WeightsError
 from otic.core.files import sha256
 from otic.weights.catalogue import Entry
 
+CONFIGS = ("config.json", "preprocessor_config.json")
+
 
 def is_hub_id(name: str) -> bool:
     """`owner/name`, perhaps with `hf-hub:` in front."""
@@ -65,7 +67,7 @@ def within_reach() -> bool:
 
 
 def fetch_model(repository: str, file: str = "model.safetensors") -> Path:
-    """The weights of a repository, and beside it the `config.json` where there is one.
+    """The weights of a repository, and beside them its configs where there are some.
 
     Raises:
         WeightsError: as `fetch`.
@@ -74,8 +76,9 @@ def fetch_model(repository: str, file: str = "model.safetensors") -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     path = fetch(repository, file)
-    with contextlib.suppress(EntryNotFoundError, LocalEntryNotFoundError):
-        hf_hub_download(repository, "config.json", local_files_only=not within_reach())
+    for config in CONFIGS:
+        with contextlib.suppress(EntryNotFoundError, LocalEntryNotFoundError):
+            hf_hub_download(repository, config, local_files_only=not within_reach())
     return path
 
 

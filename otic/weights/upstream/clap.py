@@ -93,7 +93,7 @@ def describe(found: Converted, path: Path, entry: Entry | None, *, tokenizer: st
         more["tokenizer"] = {**needs, "get": get}
     if found.dropped:
         more["dropped"] = list(found.dropped)
-    return card(path, entry, labels_used="captions; see the paper's list of data sets", **more)
+    return card(path, entry, labels_used="captions, and labels of its audio tower's first training", **more)
 
 
 def check_towers(found: Converted, where: str) -> None:
