@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def with_tokenizer(
         raise ConfigError(f"tokenizer={os.fspath(folder)}: this model has no text tower to use it.")
     kind, length = vocabulary(towers, card)
     towers.tokenizer = Tokenizer.from_folder(Path(folder), kind, length, compat)
+    if compat:  # MS-CLAP's code counts "!" as padding, and so looks for the end of a text too early
+        towers.text.cfg = replace(towers.text.cfg, pool="count_nonzero")
     return towers
 
 
