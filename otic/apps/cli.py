@@ -357,6 +357,32 @@ def caption(
     return Answer(said.to_dict(), said.text() if said.good else "nothing could be heard", code)
 
 
+def convert(
+    file: Annotated[str, arg(metavar="FILE")],
+    /,
+    *,
+    out: Annotated[Path, arg(metavar="DIR")],
+    layout: Text = None,
+    tokenizer: Annotated[Path | None, arg(metavar="DIR")] = None,
+    common: Shared = COMMON,
+) -> Answer:
+    """Turn a published checkpoint into an otic weights file, and list what of it was not carried over.
+
+    Example: otic convert CLAP_weights_2023.pth --out msclap/ --tokenizer gpt2/
+
+    Args:
+        file: A checkpoint; or a name of `otic models`.
+        out: Folder for model.safetensors; a MODEL from then on.
+        layout: Read the file as this layout instead of the one that it matches: eat, msclap, laion-clap, ...
+        tokenizer: Folder with the vocabulary of its text tower, to go into the new file.
+    """
+    from otic.apps.convert import convert as job
+
+    no_settings("convert", common.set)
+    done = job(file, out, layout=layout, tokenizer=tokenizer)
+    return Answer(done.to_dict(), done.text())
+
+
 def models(*, common: Shared = COMMON) -> Answer:
     """List the published checkpoints and the recipes that have names.
 
@@ -481,6 +507,7 @@ VERBS: Verbs = {
     "similarity": similarity,
     "caption": caption,
     "data": {"check": data_check, "synth": data_synth},
+    "convert": convert,
     "models": models,
     "info": info,
 }

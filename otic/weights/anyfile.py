@@ -44,10 +44,10 @@ def read(path: str | Path, entry: Entry | None = None, layout: str | None = None
         raise ConfigError(unknown("layout", layout, LAYOUTS))
     path = Path(path)
     content: Any
+    if is_ours(path):
+        return load(path)
     if is_safetensors(path) or path.suffix == ".safetensors":
-        content = header(path)  # says what is wrong with it
-        if "otic" in (content.pop("__metadata__", None) or {}):
-            return load(path)
+        content = {name: about for name, about in header(path).items() if name != "__metadata__"}
     else:
         content = load_pickle(path)
         if not isinstance(content, Mapping):
@@ -62,6 +62,16 @@ def read(path: str | Path, entry: Entry | None = None, layout: str | None = None
     found = reader.loaded(tensors, _settings(path), path, entry)
     assert isinstance(found, Loaded)
     return found
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `store.save` wrote this file.
+
+    Raises:
+        WeightsError: when it looks like a safetensors file, but is damaged.
+    """
+    named = path.suffix == ".safetensors"
+    return (is_safetensors(path) or named) and "otic" in (header(path).get("__metadata__") or {})
 
 
 def is_safetensors(path: Path) -> bool:

@@ -40,6 +40,7 @@ FLAGS = {
     "caption": {"--prompt", "--options", "--beams", "--longest", "--window", "--device", "--precision"},
     "data check": {"--where", "--label-column"},
     "data synth": {"--out", "--name", "--clips", "--seed", "--rate", "--format"},
+    "convert": {"--out", "--layout", "--tokenizer"},
     "models": set(),
     "info": set(),
 }  # fmt: skip
