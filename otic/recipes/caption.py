@@ -63,7 +63,7 @@ def caption_small() -> Recipe:
         pool="series",
     )
     recipe = small("caption_small", "caption", CaptionConfig(captioner=net, vocabulary=8192))
-    return replace(recipe, crop_seconds=10.255, frames=1024, adopt=True)  # frames: 1024, 64 x 8 patches
+    return replace(recipe, crop_seconds=10.255, frames=1024, adopt=True)  # 64 x 8 patches
 
 
 @RECIPES.add
@@ -80,5 +80,5 @@ def caption_tiny() -> Recipe:
         pool="series",
     )
     recipe = tiny("caption_tiny", "caption", CaptionConfig(captioner=net, vocabulary=1024))
-    longer = {"crop_seconds": 5.135, "frames": 512, "crops_per": "clip", "short": "pad"}  # 32 x 8 patches
-    return replace(recipe, adopt=True, **longer)
+    # 512 frames: 32 x 8 patches
+    return replace(recipe, crop_seconds=5.135, frames=512, crops_per="clip", short="pad", adopt=True)
