@@ -43,7 +43,7 @@ class ReaderConfig:
     """A small transformer over the frames (`pool="series"`); ours."""
 
     width: int = 192  # channels of a token
-    depth: int = 2  # blocks
+    depth: int = 1  # blocks
     heads: int = 3  # attention heads
     bands: Literal["mean", "concat"] = "mean"  # the mel bands of one frame: averaged, or side by side
 
@@ -77,19 +77,20 @@ class Reader(nn.Module):
         self.norm = nn.LayerNorm(cfg.width)
         if not self.token.is_meta:
             init_linear(self, gen)
+            self.into.weight.data.normal_(0.0, wide**-0.5, generator=gen)  # as loud as the positions
             self.token.data.normal_(0.0, 0.02, generator=gen)
 
     def forward(self, series: Float[Tensor, "b u D"], real: Bool[Tensor, "b u"]) -> Float[Tensor, "b d"]:
-        x = self.into(self.norm_in(series))
-        x = x + sincos((x.shape[1], 1), x.shape[2]).to(x)
+        frames = self.into(self.norm_in(series))
+        keep = real.to(frames)[..., None]
+        mean = (frames * keep).sum(1) / keep.sum(1)
+        x = frames + sincos((frames.shape[1], 1), frames.shape[2]).to(frames)
         x = torch.cat((self.token.to(x).expand(len(x), -1, -1), x), 1)
         hidden = torch.cat((torch.zeros_like(real[:, :1]), ~real), 1)
         barred = Barred(hidden, "key") if bool(hidden.any()) else None
         for block in self.blocks:
             x, _ = block(x, None, barred)
-        # what is learned first is what the frames have in common; the token adds their order
-        keep = real.to(x)[..., None]
-        return self.norm(x[:, 0] + (x[:, 1:] * keep).sum(1) / keep.sum(1))
+        return self.norm(mean + x[:, 0])  # the mean is learned from at once, the order of the frames later
 
 
 class TwoTower(nn.Module):

@@ -10,7 +10,7 @@ from otic.models.two_tower import ReaderConfig, TwoTowerConfig
 from otic.objectives.clap import CLAPConfig
 from otic.recipes.base import RECIPES, Recipe, small, tiny
 
-OPEN_END = TextConfig(vocab=0, positions=77, width=192, depth=3, heads=3)  # as many tokens as the tokenizer has
+SMALL_TEXT = TextConfig(vocab=0, positions=77, width=192, depth=3, heads=3, pool="mean")
 
 
 @RECIPES.add
@@ -21,7 +21,7 @@ def clap_small() -> Recipe:
 
     Compute: not measured yet. Score: not measured yet.
     """
-    text = TextConfig(vocab=0, positions=77, width=384, depth=6, heads=6)
+    text = TextConfig(vocab=0, positions=77, width=384, depth=6, heads=6, pool="mean")
     reader = ReaderConfig(width=384, depth=2, heads=6)
     towers = TwoTowerConfig(text=text, dim=512, dropout=0.1, pool="series", reader=reader)
     recipe = small("clap_small", "clap", CLAPConfig(towers=towers, vocabulary=8192))
@@ -38,7 +38,7 @@ def clap_tiny() -> Recipe:
     The encoder is heard once for each clip; a small transformer reads its frames in order, and a decoder-only text
     tower with its byte-level BPE is trained from nothing on the captions alone.
     """
-    towers = TwoTowerConfig(text=OPEN_END, dim=256, dropout=0.1, pool="series")
+    towers = TwoTowerConfig(text=SMALL_TEXT, dim=256, dropout=0.1, pool="series")
     recipe = tiny("clap_tiny", "clap", CLAPConfig(towers=towers, vocabulary=1024, freeze_audio=True, remember=True))
     train = TrainConfig(steps=2000, warmup=100, lr=1e-3, clip=1.0, decay="intended", weight_decay=0.1, save_minutes=2.0)
     return replace(
