@@ -1,4 +1,4 @@
-"""`otic demo`: the whole way once. Data, pre-training, scores beside two honest baselines, a report."""
+"""`otic demo`: the whole way once. Data, pre-training, scores beside two honest baselines, words, a report."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from otic.apps.evaluate import evaluate
+from otic.apps.evaluate import closely, evaluate
 from otic.apps.pretrain import Run, pretrain
 from otic.apps.pretrain_page import examples
 from otic.core.config import to_dict
@@ -22,17 +23,23 @@ from otic.evaluation.report import Section
 from otic.evaluation.results import Results
 
 CORPUS = "synth:corpus?clips=2400"  # 1800 to learn from, 600 held out
-RECIPE = "eat_demo"
+RECIPE, WORDS = "eat_demo", "clap_tiny"
+SPOKEN = 0.15  # of the minutes go to words, where the data has captions
 MAPPED = 1000  # clips on the map of data without labels
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What came out: the run, the scores (none for data without labels), and the text for the terminal."""
+    """What came out: the run, the scores (none for data without labels), and the text for the terminal.
+
+    Attributes:
+        words: The run that aligned the encoder with captions; None where the data has none.
+    """
 
     run: Run
     results: Results
     text: str
+    words: Run | None = None
 
 
 def demo(
@@ -45,13 +52,13 @@ def demo(
     settings: Sequence[str] = (),
     quiet: bool = False,
 ) -> Demo:
-    """Pre-train a tiny encoder, score it, write `results.json` and `report.html` into `out`.
+    """Pre-train a tiny encoder, score it, align it with words, write `results.json` and `report.html` into `out`.
 
     Args:
         data: Any SRC; None: the embedded corpus. Without labels there is a map instead of scores. Where it has a
             split `train`, the encoder learns from that alone.
         out: The run's folder; the same command again goes on with a run that was stopped.
-        minutes: Of pre-training.
+        minutes: Of training: most of them of the encoder, the rest of what aligns it with captions.
         seed: Of everything random.
         open: Show the report in a browser.
         settings: Changes of the recipe, `key=value`.
@@ -64,30 +71,43 @@ def demo(
     out = Path(out)
     source = open_source(str(data or CORPUS))
     where = ("split=train",) if any(row.split == "train" for row in source.rows) else ()
-    run = pretrain(
-        RECIPE, str(data or CORPUS), out=out, where=where, minutes=minutes, seed=seed, settings=settings, quiet=quiet
-    )
-    results = _scores(run, source, seed, quiet)
-    results.notes += run.notes
+    captioned = all(row.captions for row in source.rows)
+    common: dict[str, Any] = {"where": where, "seed": seed, "quiet": quiet}
+    alone = minutes * (1 - SPOKEN * captioned)
+    run = pretrain(RECIPE, str(data or CORPUS), out=out, minutes=alone, settings=settings, **common)
+    words = None
+    if captioned:
+        folder, spoken = out / "words", minutes * SPOKEN
+        words = pretrain(WORDS, str(data or CORPUS), out=folder, init=out, minutes=spoken, **common)
+    results = _scores(run, words, source, seed, quiet)
+    results.notes += [*run.notes, *(words.notes if words else ())]
     results.write(out / "results.json")
     page = out / "report.html"
     write_report(page, run, source, results)
     if open:
         webbrowser.open(page.resolve().as_uri())
-    return Demo(run, results, _text(out, str(data or CORPUS), results))
+    return Demo(run, results, _text(out, str(data or CORPUS), results), words)
 
 
-def _scores(run: Run, source: Source, seed: int, quiet: bool) -> Results:
-    """Linear probe and kNN where the data names at least two kinds of sound."""
-    if len(source.classes) >= 2:
-        return evaluate({"pretrained": run.load()}, source, protocols=("linear", "knn"), seed=seed, quiet=quiet)
-    return Results(notes=[f"{source.name}: no labels, so there is nothing to score; the map shows what lies together."])
+def _scores(run: Run, words: Run | None, source: Source, seed: int, quiet: bool) -> Results:
+    """Linear probe and kNN where the data names at least two kinds of sound; retrieval and names where it has words."""
+    labelled = len(source.classes) >= 2
+    results = Results()
+    if labelled:
+        results = evaluate({"pretrained": run.load()}, source, protocols=("linear", "knn"), seed=seed, quiet=quiet)
+    else:
+        results.notes.append(f"{source.name}: no labels, so there is no probe; the map shows what lies together.")
+    if words is not None:
+        asked = ("zero-shot", "retrieval") if labelled else ("retrieval",)
+        spoken = evaluate({"pretrained": words.load()}, source, protocols=asked, seed=seed, quiet=quiet)
+        for name in ("rows", "differences", "notes", "views", "saw_labels"):
+            getattr(results, name).extend(getattr(spoken, name))
+    return results
 
 
 def write_report(path: Path, run: Run, source: Source, results: Results) -> None:
     """The page: scores, training, masks and predictions, the map and the confusions, settings."""
-    closer = [scoreboard.closer(v, [o for o in results.views if o is not v and o.protocol == v.protocol])
-              for v in results.views[:1]]  # fmt: skip
+    closer = closely(results)
     recipe = run.recipe
     facts = {
         "method": f"{recipe.method} ({recipe.name})", "data": f"{source.name}, {len(source)} clips",
