@@ -115,6 +115,7 @@ def evaluate(
     prompt: Many = (),
     suite: Text = None,
     data_root: Annotated[Path, arg(metavar="DIR")] = Path("data"),
+    tokenizer: Annotated[Path | None, arg(metavar="DIR")] = None,
     device: Text = None,
     seed: int = 0,
     common: Shared = COMMON,
@@ -137,6 +138,7 @@ def evaluate(
         prompt: What zero-shot says of a class, as "this is a sound of {}"; repeatable: several are averaged.
         suite: Instead of data: published tasks, msclap26, msclap22 or laion, beside their papers' numbers.
         data_root: The folder of the suite's data sets.
+        tokenizer: Folder with the vocabulary of a published text tower.
         device: cpu, cuda; default: a GPU when there is one.
         seed: Of folds, baselines and bootstrap.
     """
@@ -148,12 +150,12 @@ def evaluate(
     if suite:
         return _suite(
             models, suite, data_root, protocols=protocols, prompt=prompt, out=out, baselines=baselines, seed=seed,
-            device=device, quiet=common.quiet,
+            tokenizer=tokenizer, device=device, quiet=common.quiet,
         )  # fmt: skip
     results = job(
         models, flat(data), protocols=protocols or ("linear", "knn"), out=out, baselines=baselines, seed=seed,
         layers=[numbers(text) for text in layers] or None, pools=pool or None, label_column=label_column,
-        split_column=split_column, where=where, prompt=prompt, device=device, quiet=common.quiet,
+        split_column=split_column, where=where, prompt=prompt, tokenizer=tokenizer, device=device, quiet=common.quiet,
     )  # fmt: skip
     for file, reason in results.failed.items():
         note(f"{file}: {reason}")

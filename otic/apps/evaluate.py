@@ -42,6 +42,7 @@ def evaluate(
     split_column: str | None = None,
     where: Sequence[str] = (),
     prompt: Sequence[str] = (),
+    tokenizer: Name | None = None,
     device: str | None = None,
     quiet: bool = True,
 ) -> Results:
@@ -62,6 +63,7 @@ def evaluate(
         where: Conditions on the rows, as `fold!=5`; for `zero-shot`, classes that are left out are not offered either.
         prompt: What `zero-shot` says of a class, as `this is a sound of {}`, or a name of `PROMPTS`; several
             are averaged.
+        tokenizer: A folder with the vocabulary of published text towers, for models that came without.
 
     Raises:
         ConfigError: on an unknown protocol, layer, pooling or prompt, and on a model without words where it needs some.
@@ -70,7 +72,7 @@ def evaluate(
     """
     probes, asked = _kinds(protocols)
     wording = Wording(prompts=templates(prompt))
-    named = _models(models, device)
+    named = _models(models, device, tokenizer)
     choice = [
         Reading(layers=tuple(i) if i is not None else None, pool=p) for i in layers or (None,) for p in pools or (None,)
     ]
@@ -145,14 +147,20 @@ def _kinds(protocols: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def with_twins(
-    models: Models, protocols: Collection[str], *, baselines: bool, seed: int, device: str | None
+    models: Models,
+    protocols: Collection[str],
+    *,
+    baselines: bool,
+    seed: int,
+    device: str | None,
+    tokenizer: Name | None = None,
 ) -> dict[str, Any]:
     """The models by name, each with words, and their untrained twins.
 
     Raises:
         ConfigError: on a model without words.
     """
-    named = _models(models, device)
+    named = _models(models, device, tokenizer)
     _check_words(named, sorted(protocols))
     twins = _untrained(named, seed, words=True) if baselines else {}
     return named | {name: twin for name, (_, twin) in twins.items()}
@@ -230,28 +238,32 @@ def _probe(
         results.views += views
 
 
-def _models(models: Models, device: str | None) -> dict[str, Any]:
+def _models(models: Models, device: str | None, tokenizer: Name | None = None) -> dict[str, Any]:
     """The models by name, loaded; equal names get a number."""
     if isinstance(models, Mapping):
         for name in filter(is_baseline, models):
             raise ConfigError(f"model name {name!r}: a baseline has it. Choose another.")
-        return {name: _load(m, device) for name, m in models.items()}
+        return {name: _load(m, device, tokenizer) for name, m in models.items()}
     several = [models] if isinstance(models, str | Path | Encoder) else list(models)
     if not several:
         raise ConfigError("No model given. Name a run folder, a weights file, or a name of `otic models`.")
     named: dict[str, Any] = {}
     for given in several:
-        model = _load(given, device)
+        model = _load(given, device, tokenizer)
         name = Path(given).name if isinstance(given, str | Path) else str(model.card.get("name") or "model")
         same = sum(other.partition("#")[0] == name for other in named) + is_baseline(name)
         named[name if not same else f"{name}#{same + 1}"] = model
     return named
 
 
-def _load(model: Name | Encoder, device: str | None) -> Any:
+def _load(model: Name | Encoder, device: str | None, tokenizer: Name | None) -> Any:
     from otic.inference.load import load
 
-    return load(model, device=device) if isinstance(model, str | Path) else model
+    if not isinstance(model, str | Path):
+        return model
+    loaded = load(model, device=device)
+    mute = loaded.towers is not None and loaded.towers.tokenizer is None
+    return load(model, device=device, tokenizer=tokenizer) if mute and tokenizer is not None else loaded
 
 
 def _untrained(models: Mapping[str, Any], seed: int, words: bool = False) -> dict[str, tuple[str, Any]]:

@@ -64,6 +64,7 @@ def evaluate(
     out: str | Path | None = None,
     baselines: bool = True,
     seed: int = 0,
+    tokenizer: job.Name | None = None,
     device: str | None = None,
     quiet: bool = True,
 ) -> SuiteRun:
@@ -78,6 +79,7 @@ def evaluate(
         out: Folder for `results.json` and `report.html`; None writes nothing.
         baselines: Put the models' `untrained` twins beside them.
         seed: Of the baselines' weights and of the bootstrap.
+        tokenizer: A folder with the vocabulary of published text towers.
 
     Raises:
         ConfigError: on an unknown suite, protocol or prompt, and on a model without words.
@@ -94,7 +96,9 @@ def evaluate(
     absent = [t for t in wanted if not _place(t, found)]
     ready = [t for t in wanted if t not in absent]
     if ready:
-        speaking = job.with_twins(models, {t.protocol for t in ready}, baselines=baselines, seed=seed, device=device)
+        speaking = job.with_twins(
+            models, {t.protocol for t in ready}, baselines=baselines, seed=seed, device=device, tokenizer=tokenizer
+        )
         results.mark({name: model.card for name, model in speaking.items()})
         done: set[tuple[Any, ...]] = set()
         for t in ready:

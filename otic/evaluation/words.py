@@ -169,12 +169,17 @@ class Joint:
 
 
 def need_words(name: str, model: Any, protocol: str) -> None:
-    """Refuse a model without a text tower, and say how it gets one."""
+    """Refuse a model without a text tower, or whose tower has no tokenizer, and say how it gets one.
+
+    Raises:
+        ConfigError: before anything was heard.
+    """
     if getattr(model, "towers", None) is None:
         raise ConfigError(
             f"{name}: has no text tower, and {protocol} asks in words. Align it with captions first: "
             f"otic pretrain clap_tiny --init {name} --data SRC --out RUN."
         )
+    model.text(["sound"])
 
 
 def heard(rows: Sequence[Row]) -> list[int]:

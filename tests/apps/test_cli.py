@@ -29,7 +29,7 @@ FLAGS = {
     },
     "evaluate": {
         "--data", "--protocol", "--out", "--layers", "--pool", "--no-baselines", "--label-column", "--split-column",
-        "--where", "--device", "--seed", "--prompt", "--suite", "--data-root",
+        "--where", "--device", "--seed", "--prompt", "--suite", "--data-root", "--tokenizer",
     },
     "embed": {"--out", "--level", "--window", "--hop", "--layer", "--pool", "--device", "--precision"},
     "tag": {
