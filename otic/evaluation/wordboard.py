@@ -13,12 +13,13 @@ from otic.core.seeds import rng
 from otic.evaluation import scoreboard
 from otic.evaluation.charts import text
 from otic.evaluation.report import Section
-from otic.evaluation.retrieval import Captioned, Ranked, chance
+from otic.evaluation.retrieval import Captioned, Ranked, chance, statistics
 from otic.evaluation.score import View
 from otic.evaluation.words import Found
 from otic.evaluation.zero_shot import ranks
 
 QUERIES, HITS = 6, 4  # examples in each direction, and how many of their hits are shown
+SHARES = ("R@1", "R@5", "R@10", "mAP@10")
 WAYS = {"text_to_audio": "text to audio", "audio_to_text": "audio to text"}
 
 
@@ -69,13 +70,13 @@ def found(view: Found, others: Sequence[Found] = (), *, seed: int = 0) -> Sectio
 def _scores(views: Sequence[Found], way: str) -> str:
     rows = []
     for view in views:
-        one = view.found[way]
-        shares = [f"{100 * float((one.first <= k).mean()):.1f}" for k in (1, 5, 10)]
-        rows.append([view.model, *shares, f"{100 * one.precision.mean():.1f}", f"{np.median(one.first):g}"])
+        values = statistics({way: view.found[way]}, view.asked.owner)
+        once = np.ones((1, len(view.ids)))
+        value = {name: float(values[f"{way}_{name}"](once)[0]) for name in (*SHARES, "median_rank")}
+        rows.append([view.model, *(f"{100 * value[name]:.1f}" for name in SHARES), f"{value['median_rank']:g}"])
     luck = chance(views[0].found[way])
-    shares = [f"{100 * luck[name]:.1f}" for name in ("R@1", "R@5", "R@10", "mAP@10")]
-    rows.append(["chance", *shares, f"{luck['median_rank']:g}"])
-    return f"<div><h3>{WAYS[way]}</h3>{_table(['', 'R@1', 'R@5', 'R@10', 'mAP@10', 'median rank'], rows, 5)}</div>"
+    rows.append(["chance", *(f"{100 * luck[name]:.1f}" for name in SHARES), f"{luck['median_rank']:g}"])
+    return f"<div><h3>{WAYS[way]}</h3>{_table(['', *SHARES, 'median rank'], rows, 5)}</div>"
 
 
 def _examples(view: Found, way: str, seed: int) -> str:
@@ -95,11 +96,13 @@ def _query(view: Found, way: str, q: int) -> str:
 
 
 def _answers(view: Found, way: str, ranked: Ranked, q: int) -> str:
-    items = []
-    for item, hit in list(zip(ranked.top[q].tolist(), ranked.hits[q].tolist()))[:HITS]:
+    """The nearest items; a sentence that several clips share is shown once."""
+    items: dict[str, bool] = {}
+    for item, hit in zip(ranked.top[q].tolist(), ranked.hits[q].tolist()):
         what = _clip(view, item) if way == "text_to_audio" else text(view.asked.captions[item])
-        items.append(f'<li class="{"hit" if hit else "miss"}">{what}</li>')
-    return f'<ol class="hits">{"".join(items)}</ol>'
+        items[what] = items.get(what, False) or hit
+    lines = [f'<li class="{"hit" if hit else "miss"}">{what}</li>' for what, hit in list(items.items())[:HITS]]
+    return f'<ol class="hits">{"".join(lines)}</ol>'
 
 
 def _clip(view: Found, i: int) -> str:

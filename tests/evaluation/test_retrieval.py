@@ -1,9 +1,12 @@
 """Ranks and their metrics against plain loops, ties, several right answers, chance by drawing, the whole protocol."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_report import NASTY, Balance
 from words_for_tests import Scenes, WordModel
 
 from otic.apps.evaluate import evaluate
@@ -172,3 +175,16 @@ def test_the_report_shows_tables_and_examples(tmp_path, results):
     page = (tmp_path / "report.html").read_text()
     assert "scenes, found by words" in page and "chance" in page
     assert page.count('class="hits"') == 12 and 'class="hit"' in page and "dog then" in page
+
+
+def test_the_page_is_well_formed_and_escaped(tmp_path):
+    source, model = Scenes(), WordModel(noise=0.3)
+    for k, row in enumerate(source.rows):
+        said = tuple(f"{caption} {NASTY}" for caption in row.captions)
+        source.rows[k] = replace(row, id=row.id + NASTY, captions=said, labels=(row.labels[0] + NASTY,))
+    model.scenes.rows = [replace(row, id=row.id + NASTY) for row in model.scenes.rows]
+    source.read = lambda i, *_: np.full(100, int(source.rows[i].id[1:3]) / 1000, np.float32)
+    evaluate({NASTY: model}, source, protocols=["zero-shot", "retrieval", "choice"], out=tmp_path)
+    page, parser = (tmp_path / "report.html").read_text(), Balance()
+    parser.feed(page)
+    assert parser.open == [] and "alert(1)" in page and "<script>alert" not in page
