@@ -18,9 +18,10 @@ from otic.inference.load import read_model
 from otic.inference.options import Options, from_card
 from otic.models.cells import Ruler
 from otic.models.tokenizer import Tokenizer
-from otic.models.vit import ViTConfig
+from otic.models.vit import ViT, ViTConfig
 from otic.objectives import OBJECTIVES, Objective
 from otic.objectives.teacher import SELF, EncoderTeacher, Teacher
+from otic.objectives.teacher_tower import TowerTeacher
 from otic.weights import store
 from otic.weights.card import saw_labels
 from otic.weights.store import Loaded
@@ -94,6 +95,17 @@ class Recipe:
 def teacher_of(loaded: Loaded, name: str) -> Teacher:
     """A model that was read becomes a teacher, in the windows and with the pooling that its card names."""
     options = from_card(loaded.card)
+    if not isinstance(loaded.encoder, ViT):
+        return TowerTeacher(
+            loaded.encoder,
+            loaded.frontend,
+            name,
+            bank=loaded.bank,
+            towers=loaded.towers,
+            window=options.window or 7.0,
+            short=options.short,
+            labels_used=saw_labels(loaded.card),
+        )
     return EncoderTeacher(
         loaded.encoder,
         loaded.frontend,
