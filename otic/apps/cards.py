@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from torch import nn
+
 from otic.core.config import to_dict
 from otic.recipes import RECIPES
 from otic.weights.catalogue import CATALOGUE, Entry
+from otic.weights.store import Loaded
 
 
 def listing() -> tuple[dict[str, Any], str]:
@@ -43,13 +46,52 @@ def card(model: str) -> tuple[dict[str, Any], str]:
     loaded = read_model(model)
     document = {
         **loaded.card,
-        "parameters": sum(p.numel() for p in loaded.encoder.parameters()),
-        "encoder": to_dict(loaded.encoder.cfg),
+        "parameters": count(loaded.encoder),
+        "encoder": {"kind": type(loaded.encoder).__name__, **to_dict(loaded.encoder.cfg)},
+        "hears": hears(loaded),
         "frontend": to_dict(loaded.frontend),
+        "towers": towers(loaded),
         "classes": loaded.extra_config.get("classes", []),
         "file": str(path or model),
     }
     return document, _lines(document)
+
+
+def hears(loaded: Loaded) -> str:
+    """The filterbank as it is, whatever a paper says: its bands at the rate of the waves that go in."""
+    cfg, rate = loaded.frontend, loaded.frontend.sample_rate
+    shape = cfg.mel if cfg.kind == "htsat" else "kaldi"
+    faster = rate / (cfg.mel_rate or rate)
+    built = f" (built for {cfg.mel_rate} Hz: {cfg.low:g}-{cfg.high:g} Hz)" if faster != 1 else ""
+    bands = f"{cfg.mels} {shape} bands of {rate} Hz waves, {cfg.low * faster:.1f}-{cfg.high * faster:.1f} Hz{built}"
+    if loaded.bank is not None:
+        said = (loaded.card.get("filterbank") or {}).get("says")
+        bands = str(said or f"{loaded.bank.shape[1]} bands of {rate} Hz waves, their matrix taken from the file")
+    long = cfg.fft if cfg.kind == "htsat" else cfg.window
+    return f"{bands}; a frame every {1000 * cfg.hop / rate:.4g} ms, {1000 * long / rate:.4g} ms long"
+
+
+def towers(loaded: Loaded) -> dict[str, Any]:
+    """What the model knows of words; empty where it knows none."""
+    two = loaded.towers
+    if two is None:
+        return {}
+    own = "in the file" if two.tokenizer else "not in the file: load with tokenizer=FOLDER to read; sound needs none"
+    return {
+        "dim": two.cfg.dim,
+        "head": two.cfg.head,
+        "pool": two.cfg.pool,
+        "layers": list(two.cfg.layers),
+        "scale": round(two.scale.item(), 4),
+        "text": to_dict(two.text.cfg),
+        "text_parameters": count(two.text),
+        "tokenizer": f"{two.tokenizer.size} tokens, {own}" if two.tokenizer else own,
+    }
+
+
+def count(module: nn.Module) -> int:
+    """Its parameters."""
+    return sum(p.numel() for p in module.parameters())
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -65,12 +107,12 @@ def _published(entry: Entry) -> dict[str, Any]:
 def _lines(document: dict[str, Any], indent: str = "") -> str:
     out = []
     for key, value in document.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             out.append(f"{indent}{key}:")
             out.append(_lines(value, indent + "  "))
-        elif value not in (None, [], ""):
+        elif value not in (None, [], "", {}):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            out.append(f"{indent}{key}: {f'{shown:,}' if key == 'parameters' else shown}")
+            out.append(f"{indent}{key}: {f'{shown:,}' if key.endswith('parameters') else shown}")
     return "\n".join(line for line in out if line)
 
 

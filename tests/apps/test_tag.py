@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from otic.apps.cli import main
-from otic.audio.frontend import FrontendConfig
+from otic.audio.frontend import FrontendConfig, htsat
 from otic.core.seeds import generator, rng
 from otic.models import two_tower
 from otic.models.heads import Head, HeadConfig
@@ -136,3 +136,18 @@ def test_similarity_of_sounds_needs_no_words(otic, tuned, sounds):
     assert otic("similarity", tuned, sounds / "a.wav", sounds / "b.wav")[0] == 0
     code, _, err = otic("similarity", tuned, sounds / "a.wav", "a dog")
     assert code == 2 and "knows sound alone" in err
+
+
+def test_info_shows_the_towers_and_what_the_model_hears(otic, words, tuned, encoder):
+    card = json.loads(otic("info", words, "--json")[1])
+    assert card["towers"]["dim"] == 8 and card["towers"]["tokenizer"].endswith("tokens, in the file")
+    assert card["towers"]["text"]["kind"] == "decoder" and card["towers"]["scale"] == pytest.approx(1 / 0.07, abs=1e-3)
+    assert card["hears"] == "128 kaldi bands of 16000 Hz waves, 20.0-8000.0 Hz; a frame every 10 ms, 25 ms long"
+    text = otic("info", tuned)[1]
+    assert "towers" not in text and "classes: dog, rain" in text and "kind: ViT" in text
+
+
+def test_info_tells_the_true_filterbank(otic, encoder, tmp_path):
+    store.save(tmp_path / "m.safetensors", ViT(ViTConfig(width=16, depth=1, heads=2, mels=64)), htsat(), {"name": "x"})
+    said = json.loads(otic("info", tmp_path / "m.safetensors", "--json")[1])["hears"]
+    assert "68.9-19293.8 Hz (built for 32000 Hz: 50-14000 Hz)" in said and "every 7.256 ms, 23.22 ms long" in said
