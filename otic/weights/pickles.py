@@ -6,6 +6,7 @@ scalars (the best score so far); these are rebuilt here, numbers only. Every oth
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 import struct
@@ -71,6 +72,8 @@ def load_pickle(path: str | Path) -> Any:
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: {_reason(str(error))}") from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # torch looks for the end of an archive before its beginning
+            raise WeightsError(f"{path}: not a readable checkpoint (cut short). Is the download complete?") from error
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except (RuntimeError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error) as error:
         # what the unpickler raises on bytes that are no checkpoint is not specified

@@ -125,5 +125,5 @@ def _frontend(audio: Mapping[str, Tensor], said: Mapping[str, Any], where: str, 
     mel: dict[str, Any] = {"mel": "htk", "mel_rate": None, **edges}
     if not fusion:
         mel = {"mel_rate": None, **edges, **recognise(bank, rate).mended}
-    hop = int(said.get("hop_size", 480))
+    hop = int(said.get("hop_size", 480 * fft // 1024))
     return htsat(sample_rate=rate, fft=fft, window=fft, hop=hop, mels=bank.shape[1], quantise=True, **mel)

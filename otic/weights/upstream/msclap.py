@@ -149,7 +149,7 @@ def _frontend(audio: Mapping[str, Tensor], said: Mapping[str, Any], where: str) 
         sample_rate=rate,
         fft=fft,
         window=fft,
-        hop=int(said.get("hop_size", 320)),
+        hop=int(said.get("hop_size", 320 * fft // 1024)),
         mels=bank.shape[1],
         **{"mel_rate": None, **recognise(bank, rate).mended},
     )
