@@ -8,6 +8,7 @@ from otic.audio.frontend import FrontendConfig, htsat
 from otic.core.batch import Batch
 from otic.core.errors import ConfigError
 from otic.core.seeds import generator
+from otic.data.rows import Probe, Row, Source
 from otic.models import ViT, ViTConfig
 from otic.models.cells import Ruler
 from otic.models.cnn14 import Cnn14, Cnn14Config
@@ -17,6 +18,7 @@ from otic.models.tokenizer import Tokenizer
 from otic.models.two_tower import TwoTower, TwoTowerConfig
 from otic.objectives.mam_clap import MAMCLAP, MAMCLAPConfig
 from otic.objectives.teacher import EncoderTeacher, student_cells
+from otic.objectives.teacher_cache import cache_teacher
 from otic.objectives.teacher_tower import TowerTeacher, tower_cells
 from otic.recipes.base import teacher_of
 from otic.weights.store import Loaded
@@ -154,3 +156,39 @@ def test_a_student_learns_from_it():
     targets, covered = next(iter(method.staff))(clips, RATE).on(student_cells(cfg.ruler, student, 192))
     assert targets.shape == (2, 12 * 8, 16) and covered.any()
     assert isinstance(teacher_of(Loaded(student, FrontendConfig(), {}), "vit"), EncoderTeacher)
+
+
+class Sounds(Source):
+    """Clips of noise in memory, of these seconds."""
+
+    name = "tower noise"
+
+    def __init__(self, *seconds):
+        self.rows = [Row(id=f"{k}.wav", seconds=s) for k, s in enumerate(seconds)]
+        self.clips = batch(*seconds)
+
+    def read(self, i, rate, start=0.0, duration=None):
+        first, n = round(start * rate), int(self.clips.lengths[i])
+        last = n if duration is None else min(n, first + round(duration * rate))
+        return self.clips.wave[i, first:last].numpy()
+
+    def length(self, i):
+        return self.rows[i].seconds
+
+    def probe(self, i):
+        return Probe(self.rows[i].seconds, RATE)
+
+
+def test_what_is_kept_on_disk_is_what_it_says(tmp_path):
+    teacher, source = TowerTeacher(tower(), FRONT, window=2.0), Sounds(2.0, 0.9, 3.3)
+    kept = cache_teacher(teacher, source, tmp_path)
+    for k, row in enumerate(source.rows):
+        n = int(source.clips.lengths[k])
+        clip = Batch(
+            source.clips.wave[k : k + 1, :n], torch.tensor([n]), ids=[f"{row.id}@0"], starts=torch.zeros(1)
+        )  # fmt: skip
+        said, read = teacher(clip, RATE), kept(clip, RATE)
+        inside = read.cells.time[0, :, 1] > read.cells.time[0, :, 0]
+        assert torch.allclose(read.cells.time[0, inside], said.cells.time, atol=1e-9)
+        assert torch.allclose(read.tokens[0, inside], said.tokens[0], atol=2e-3)
+        assert torch.allclose(read.pooled, said.pooled, atol=2e-3)
