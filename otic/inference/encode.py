@@ -20,7 +20,6 @@ from torch import Tensor
 from otic.core.errors import AudioError, ConfigError
 from otic.core.registry import unknown
 from otic.inference.kinds import read
-from otic.inference.options import Short
 from otic.models.pooling import POOLINGS, frames, pool
 
 Wave = np.ndarray  # float32 mono [s]
@@ -55,20 +54,6 @@ def check_waves(waves: Sequence[Wave]) -> None:
             raise AudioError(f"clip {i}: no samples.", "empty_file")
         if not np.isfinite(wave).all():
             raise AudioError(f"clip {i}: contains values that are not finite.", "non_finite")
-
-
-def lengthen(wave: Wave, size: int, short: Short) -> Wave:
-    """A wave shorter than `size` samples brought to it: by silence, by itself again and again, or by both.
-
-    >>> lengthen(np.array([1, 2]), 5, "repeat"), lengthen(np.array([1, 2]), 5, "repeatpad")
-    (array([1, 2, 1, 2, 1]), array([1, 2, 1, 2, 0]))
-    """
-    if len(wave) >= size:
-        return wave
-    if short == "repeat":
-        return np.resize(wave, size)
-    wave = np.tile(wave, size // len(wave)) if short == "repeatpad" else wave
-    return np.pad(wave, (0, size - len(wave)))
 
 
 def stack(waves: Sequence[Wave]) -> tuple[Float[Tensor, "b s"], Int[Tensor, " b"]]:

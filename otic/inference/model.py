@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
+from otic.audio.cliplen import lengthen
 from otic.audio.frontend import Frontend
 from otic.audio.windows import starts
 from otic.core.errors import AudioError, ConfigError
@@ -32,7 +33,6 @@ from otic.inference.encode import (
     check_pool,
     check_waves,
     groups,
-    lengthen,
     read_out,
     stack,
 )
@@ -342,7 +342,7 @@ class Model:
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(waves)
         check_waves(waves)
         if options.short != "pad" or stretches(self.encoder):
-            waves = [lengthen(w, round(self.native * self.sample_rate), options.short) for w in waves]
+            waves = [self._lengthened(w, options) for w in waves]
         counts = [whole(self.frontend.frames(len(w)), self.encoder) for w in waves]
         for batch in groups(counts, lambda frames: cost(frames, self.encoder), options.tokens):
             wave, lengths = stack([waves[i] for i in batch])
@@ -352,6 +352,10 @@ class Model:
             for i, vector in zip(batch, vectors.cpu().numpy(), strict=True):
                 out[i] = vector
         return out
+
+    def _lengthened(self, wave: np.ndarray, options: Options) -> np.ndarray:
+        whole = torch.from_numpy(np.ascontiguousarray(wave, np.float32))
+        return lengthen(whole, round(self.native * self.sample_rate), options.short).numpy()
 
     def _read(self, spec: Float[Tensor, "b 1 t f"], options: Options, by_frame: bool) -> Tensor:
         if options.pool == JOINT and not by_frame:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from otic.audio.cliplen import Short
 from otic.core.config import from_dict
 from otic.core.errors import ConfigError, WeightsError
 
 Level = Literal["clip", "frame"]
-Short = Literal["pad", "repeat", "repeatpad"]
 
 
 @dataclass(frozen=True, kw_only=True)

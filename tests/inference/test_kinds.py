@@ -7,7 +7,6 @@ import torch
 from otic.audio.frontend import Frontend, htsat
 from otic.core.errors import ConfigError
 from otic.core.seeds import generator, rng
-from otic.inference.encode import lengthen
 from otic.inference.model import Model
 from otic.models.cnn14 import Cnn14, Cnn14Config
 from otic.models.htsat import HTSAT, HTSATConfig
@@ -62,15 +61,6 @@ def test_a_short_sound_is_what_it_is_lengthened_to(model):
     padded = np.pad(wave, (0, round(SECONDS * RATE) - len(wave)))
     assert np.array_equal(build("pad").encode([wave]), build("pad").encode([padded]))
     assert np.abs(model.encode([wave]) - model.encode([padded])).max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("short", "expected"),
-    [("pad", [1, 2, 3, 0, 0, 0, 0, 0]), ("repeat", [1, 2, 3, 1, 2, 3, 1, 2]), ("repeatpad", [1, 2, 3, 1, 2, 3, 0, 0])],
-)
-def test_lengthen(short, expected):
-    assert lengthen(np.array([1, 2, 3]), 8, short).tolist() == expected
-    assert lengthen(np.arange(9), 8, short).tolist() == list(range(9))
 
 
 def test_against_the_encoder_called_by_hand(model):
