@@ -81,8 +81,6 @@ class HTSAT(nn.Module):
     torch.Size([1, 16, 16])
     """
 
-    unstack: Tensor
-
     def __init__(self, cfg: HTSATConfig = HTSATConfig(), gen: Generator | None = None):
         super().__init__()
         _check(cfg)
@@ -247,7 +245,8 @@ class Patch(nn.Module):
     def forward(self, y: Float[Tensor, "b d y x"]) -> Float[Tensor, "b n d"]:
         """Args: what `proj` made."""
         tiles = y.unflatten(3, (-1, self.window)).unflatten(2, (-1, self.window))  # [b, d, wy, my, wx, mx]
-        return self.norm(tiles.permute(0, 2, 4, 3, 5, 1).flatten(1, 4))
+        tokens = self.norm(tiles.permute(0, 2, 4, 3, 5, 1).flatten(1, 4))
+        return tokens.to(self.norm.weight.dtype)  # under autocast, too, what blocks add to is float32
 
 
 def unstacked(side: int, chunks: int) -> Int[Tensor, " n"]:

@@ -50,25 +50,32 @@ class SwinAttention(nn.Module):
         b, n, d = x.shape
         qkv = self.qkv(x)
         q, k, v = qkv.view(-1, self.area, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # [b w, h, m, e]
-        y = attend(q, k, v, self.bias(q), b)
+        y = attend(q, k, v, self.bias(torch.promote_types(q.dtype, torch.float32) if plain(q) else q.dtype), b)
         return self.out(y.transpose(1, 2).reshape(b, n, d))
 
-    def bias(self, like: Tensor) -> Float[Tensor, "w h m m"]:
-        """What is added to scores, in the type of `like`; one for all windows, or (with a mask) one for each.
+    def bias(self, dtype: torch.dtype) -> Float[Tensor, "w h m m"]:
+        """What is added to scores; one for all windows, or (with a mask) one for each.
 
         It is kept as long as nobody trains and the table stays as it is.
         """
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_inference(self.rel_bias):
-            return self._make_bias(like)
         table = self.rel_bias
-        key = (table.data_ptr(), table._version, table.device, like.dtype)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_inference(table):
+            return self._make_bias(dtype)
+        key = (table.data_ptr(), table._version, table.device, dtype)
         if self._bias is None or self._bias[0] != key:
-            self._bias = key, self._make_bias(like)
+            self._bias = key, self._make_bias(dtype)
         return self._bias[1]
 
-    def _make_bias(self, like: Tensor) -> Tensor:
+    def _make_bias(self, dtype: torch.dtype) -> Tensor:
         bias = self.rel_bias[self.places].permute(2, 0, 1)[None]  # [1, h, m, m]
-        return (bias if self.mask is None else bias + self.mask[:, None].to(bias)).to(like.dtype).contiguous()
+        return (bias if self.mask is None else bias + self.mask[:, None].to(bias)).to(dtype).contiguous()
+
+
+def plain(q: Tensor) -> bool:
+    """Whether attention is best written out: on CPUs, fused kernels are slow in bf16 and where gradients are wanted."""
+    return (
+        q.device.type == "cpu" and (q.dtype == torch.bfloat16 or q.requires_grad) and not torch.compiler.is_compiling()
+    )
 
 
 def attend(
@@ -78,17 +85,13 @@ def attend(
     bias: Float[Tensor, "w h m m"],
     clips: int,
 ) -> Float[Tensor, "bw h m e"]:
-    """softmax(q k' / sqrt(e) + bias) v in every window of `clips` clips.
-
-    By PyTorch's fused kernels, except where those for CPUs are slow: in bf16, and where gradients are wanted.
-    """
-    if q.device.type == "cpu" and not torch.compiler.is_compiling():
-        if q.dtype == torch.bfloat16 or q.requires_grad:
-            scores = (q * q.shape[-1] ** -0.5 @ k.mT).unflatten(0, (clips, -1)) + bias
-            return scores.softmax(-1).flatten(0, 1).to(v) @ v
-        if len(bias) > 1:  # clip by clip costs less than a copy of the bias for each
-            parts = zip(q.chunk(clips), k.chunk(clips), v.chunk(clips), strict=True)
-            return torch.cat([F.scaled_dot_product_attention(*qkv, attn_mask=bias) for qkv in parts])
+    """softmax(q k' / sqrt(e) + bias) v in every window of `clips` clips."""
+    if plain(q):  # scores in float32: the bias would lose its small differences
+        scores = torch.add(bias, (q @ k.mT).unflatten(0, (clips, -1)), alpha=q.shape[-1] ** -0.5)
+        return scores.softmax(-1).flatten(0, 1).to(v) @ v
+    if q.device.type == "cpu" and len(bias) > 1 and not torch.compiler.is_compiling():
+        parts = zip(q.chunk(clips), k.chunk(clips), v.chunk(clips), strict=True)  # cheaper than copies of the bias
+        return torch.cat([F.scaled_dot_product_attention(*qkv, attn_mask=bias) for qkv in parts])
     bias = bias.expand(len(q), -1, -1, -1) if len(bias) == 1 else bias.repeat(clips, 1, 1, 1)
     return F.scaled_dot_product_attention(q, k, v, bias)
 
@@ -179,7 +182,7 @@ class Stage(nn.Module):
             for i, drop in enumerate(drops)
         )
         self.merge = Merge(width, eps) if leave is None else None
-        last = still if len(drops) % 2 else moved
+        last = moved if drops and len(drops) % 2 == 0 else still
         leave = quads(side, min(window, side // 2)) if leave is None else leave
         self.register_buffer("there", inverse(still)[moved] if shift else None, persistent=False)
         self.register_buffer("back", inverse(moved)[still] if shift else None, persistent=False)
