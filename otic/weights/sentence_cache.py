@@ -21,13 +21,14 @@ from torch import Tensor
 
 from otic.core.errors import WeightsError
 from otic.core.files import atomic
+from otic.weights.language import Language
 from otic.weights.sentences import SentenceEncoder
 
 PART = 16_384  # texts computed between two writes
 
 
-def vectors(encoder: SentenceEncoder, texts: Sequence[str], cache: str | Path) -> Float[Tensor, "n d"]:
-    """One unit vector for each text; those never seen before are computed, each once, and kept.
+def vectors(encoder: SentenceEncoder | Language, texts: Sequence[str], cache: str | Path) -> Float[Tensor, "n d"]:
+    """One vector for each text; those never seen before are computed, each once, and kept.
 
     Args:
         encoder: Who turns texts into vectors.

@@ -66,13 +66,13 @@ class SentenceEncoder:
             WeightsError: if files are missing, or hold another kind of model.
         """
         folder = find(source)
-        said = _settings(folder / "config.json")
+        said = settings(folder / "config.json")
         weights = next(folder / name for name in WEIGHTS if (folder / name).is_file())
         tower = _tower(weights, said, _pool(folder))
         kind = tower.cfg.kind
         assert kind != "decoder"
         room = tower.cfg.positions - (tower.cfg.pad + 1 if kind == "roberta" else 0)
-        most = length or int(_settings(folder / "sentence_bert_config.json").get("max_seq_length") or LENGTH)
+        most = length or int(settings(folder / "sentence_bert_config.json").get("max_seq_length") or LENGTH)
         tokenizer = Tokenizer.from_folder(folder, kind, min(most, room))
         if tokenizer.size > tower.cfg.vocab:
             sizes = f"the tokenizer has {tokenizer.size} tokens, the weights {tower.cfg.vocab}"
@@ -96,8 +96,12 @@ class SentenceEncoder:
         return in_groups(call, self.tokenizer(texts), size)
 
 
-def find(source: str | Path) -> Path:
+def find(source: str | Path, needs: str = NEEDS) -> Path:
     """The folder that holds a model's files, fetched from the hub where it is none.
+
+    Args:
+        source: Folder or hub id.
+        needs: The files of such a model, for messages.
 
     Raises:
         WeightsError: naming what is missing.
@@ -105,7 +109,7 @@ def find(source: str | Path) -> Path:
     folder = Path(source)
     if not folder.is_dir():
         if not hub.is_hub_id(str(source)):
-            raise WeightsError(f"{source}: no such folder. Give one with {NEEDS}, or a hub id, owner/name.")
+            raise WeightsError(f"{source}: no such folder. Give one with {needs}, or a hub id, owner/name.")
         folder = fetch(str(source).removeprefix("hf-hub:"))
     missing = [
         " or ".join(names)
@@ -113,7 +117,7 @@ def find(source: str | Path) -> Path:
         if not any((folder / name).is_file() for name in names)
     ]
     if missing:
-        raise WeightsError(f"{folder}: {', '.join(missing)} missing. A sentence encoder needs {NEEDS}.")
+        raise WeightsError(f"{folder}: {', '.join(missing)} missing. A text tower needs {needs}.")
     return folder
 
 
@@ -125,12 +129,23 @@ def fetch(repository: str) -> Path:
     """
     folder = hub.fetch(repository, "config.json").parent
     _first(repository, WEIGHTS)
-    if _first(repository, VOCABULARY[:3]) == "vocab.json":
-        hub.fetch(repository, "merges.txt")
+    fetch_vocabulary(repository)
     for name in BESIDE:
         with contextlib.suppress(WeightsError):
             hub.fetch(repository, name)
     return folder
+
+
+def fetch_vocabulary(repository: str) -> Path:
+    """The files of a repository's tokenizer, in the local cache.
+
+    Raises:
+        WeightsError: as `hub.fetch`.
+    """
+    name = _first(repository, VOCABULARY[:3])
+    if name == "vocab.json":
+        hub.fetch(repository, "merges.txt")
+    return hub.fetch(repository, name).parent
 
 
 def _first(repository: str, names: Sequence[str]) -> str:
@@ -145,7 +160,7 @@ def _first(repository: str, names: Sequence[str]) -> str:
     raise errors[0]
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def settings(path: Path) -> dict[str, Any]:
     """A json file's content; nothing where there is no such file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -158,7 +173,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _pool(folder: Path) -> str:
     """`mean` or `cls`."""
-    said = _settings(folder / "1_Pooling" / "config.json")
+    said = settings(folder / "1_Pooling" / "config.json")
     modes = {name.removeprefix("pooling_mode_") for name, on in said.items() if name.startswith("pooling_mode_") and on}
     modes |= {said["pooling_mode"]} if isinstance(said.get("pooling_mode"), str) else set()  # newer files
     found = sorted(mode.removesuffix("_tokens").removesuffix("_token") for mode in modes) or ["mean"]
