@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -60,6 +61,7 @@ class TwoTowerConfig:
     bias: float | None = None  # first value of a learned bias (sigmoid loss); None: there is none
     pool: str = "mean"  # the audio tower's patches -> one vector: `cls`, a name of `models.pooling`, several joined
     # by `+`; or `series`: all frames, for the reader
+    unit_text: bool = False  # the text tower's vectors are brought to length one first (sentence encoders)
     layers: tuple[int, ...] = ()  # of the audio tower, side by side; () = its output
     reader: ReaderConfig = field(default_factory=ReaderConfig)  # where pool="series"
 
@@ -150,10 +152,14 @@ class TwoTower(nn.Module):
 
     def words(self, tokens: Tokens, gen: Generator | None = None) -> Float[Tensor, "n e"]:
         """Texts in the joint space, not normalised."""
+        return self.text_head(self.understand(tokens, gen), gen)
+
+    def understand(self, tokens: Tokens, gen: Generator | None = None) -> Float[Tensor, "n d"]:
+        """What the text tower says of each text, before the head."""
         said = (
             in_groups(lambda t: self.text(t.ids, t.mask, gen), tokens) if not self.training else self.text(*tokens, gen)
         )
-        return self.text_head(said, gen)
+        return F.normalize(said, dim=-1) if self.cfg.unit_text else said
 
     def hear(
         self,

@@ -6,9 +6,12 @@ published; where the papers are silent, a field says so.
 
 softmax     that loss, optionally with the weights of hard negatives (Radenovic et al. 2023, arXiv 2301.02280, as in
             MGA-CLAP, 2408.12021)
-sigmoid     each pair by itself: -log sigmoid(+-(scale cos + bias)) (SigLIP, arXiv 2303.15343)
+sigmoid     each pair by itself: -log sigmoid(+-(scale cos + bias)) (SigLIP, arXiv 2303.15343, which begins with
+            towers.bias=-10 and towers.scale=2.3026)
 
-A tower that is frozen is in evaluation mode, and what it says of a clip or a text is computed once.
+LAION-CLAP's further loss with heads of its own (`models.contrast.crossed`) is there for parity alone.
+
+A tower that is frozen is in evaluation mode, and what it says of a text (with `remember`: of a clip) is computed once.
 
 Axes: b clips of this process, m clips of all processes, n texts, e joint width.
 """
@@ -30,7 +33,7 @@ from otic.core.batch import Batch, Loss
 from otic.core.errors import ConfigError, DataError
 from otic.models.contrast import hardness, sigmoid
 from otic.models.projector import everyone
-from otic.models.tokenizer import Tokenizer
+from otic.models.tokenizer import Tokenizer, Tokens
 from otic.models.two_tower import TwoTower, TwoTowerConfig, to_file
 from otic.objectives.base import Objective
 
@@ -38,6 +41,8 @@ from otic.objectives.base import Objective
 @dataclass(frozen=True, kw_only=True)
 class CLAPConfig:
     towers: TwoTowerConfig = field(default_factory=TwoTowerConfig)  # the text tower, the heads, the scale
+    language: str = ""  # folder or hub id of a published text tower (GPT-2, a sentence encoder, BERT, RoBERTa): its
+    # weights, shape and tokenizer in place of `towers.text`; "": a tower that learns from nothing
     vocabulary: int = 2048  # most tokens of the BPE that a run trains on its captions, where no tokenizer is given
     tokenizer: str = ""  # folder or hub id with a published tokenizer; "": a BPE trained on the captions
     loss: Literal["softmax", "sigmoid"] = "softmax"  # over all pairs of the batch, or each pair by itself
@@ -74,6 +79,7 @@ class CLAP(Objective):
         for part in self._frozen:
             part.requires_grad_(False)
         self._heard: dict[str, Tensor] = {}
+        self._understood: dict[str, Tensor] = {}
 
     def train(self, mode: bool = True) -> CLAP:
         super().train(mode)
@@ -84,6 +90,16 @@ class CLAP(Objective):
     @property
     def encoder(self) -> nn.Module:
         return self.towers.encoder
+
+    @property
+    def language(self) -> nn.Module:
+        """The text tower, for published weights to be put into."""
+        return self.towers.text
+
+    def know(self, texts: Sequence[str], vectors: Float[Tensor, "n d"]) -> None:
+        """What the frozen text tower says of these texts was computed before."""
+        assert self.cfg.freeze_text
+        self._understood |= dict(zip(texts, vectors, strict=True))
 
     def extras(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return to_file(self.towers)
@@ -146,24 +162,33 @@ class CLAP(Objective):
         if not (self.cfg.remember and batch.ids):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.cfg.freeze_audio):
                 return self.towers.hear(batch.spec, batch.frames, gen=gen)
-        new = [i for i, name in enumerate(batch.ids) if name not in self._heard]
-        if new:
-            frames = None if batch.frames is None else batch.frames[new]
-            with torch.no_grad():
-                heard = self.towers.hear(batch.spec[new], frames)
-            self._heard |= {batch.ids[i]: h.half() for i, h in zip(new, heard, strict=True)}
-        return [self._heard[name].float() for name in batch.ids]  # rounded alike, now or later
+        for i, name in enumerate(batch.ids):
+            if name not in self._heard:  # each alone: what is remembered must not depend on its company
+                frames = None if batch.frames is None else batch.frames[i : i + 1]
+                with torch.no_grad():
+                    self._heard[name] = self.towers.hear(batch.spec[i : i + 1], frames)[0].half()
+        return [self._heard[name].float() for name in batch.ids]
 
     def _say(self, texts: Sequence[str], gen: Generator) -> Float[Tensor, "n e"]:
         """Texts in the joint space, each distinct one once."""
-        tokenizer, place = self.towers.tokenizer, self.towers.log_scale.device
-        assert tokenizer is not None
         distinct = list(dict.fromkeys(texts))
-        tokens = tokenizer(distinct)
-        tokens = type(tokens)(tokens.ids.to(place), tokens.mask.to(place))
         row = {text: k for k, text in enumerate(distinct)}
-        rows = torch.tensor([row[text] for text in texts], device=place)
-        return F.normalize(self.towers.words(tokens, gen).float(), dim=-1)[rows]
+        rows = torch.tensor([row[text] for text in texts], device=self.towers.log_scale.device)
+        said = self._known(distinct) if self.cfg.freeze_text else self.towers.understand(self._tokens(distinct), gen)
+        return F.normalize(self.towers.text_head(said, gen).float(), dim=-1)[rows]
+
+    def _tokens(self, texts: list[str]) -> Tokens:
+        assert self.towers.tokenizer is not None
+        return self.towers.tokenizer(texts).to(self.towers.log_scale.device)
+
+    def _known(self, texts: list[str]) -> Float[Tensor, "n d"]:
+        """What the frozen text tower says of each text: computed once, each alone, whatever else is in the batch."""
+        place = self.towers.log_scale.device
+        with torch.no_grad(), torch.autocast(place.type, enabled=False):
+            for text in texts:
+                if text not in self._understood:
+                    self._understood[text] = self.towers.understand(self._tokens([text]))[0].float().cpu()
+        return torch.stack([self._understood[text] for text in texts]).to(place)
 
     def _others(self, captions: Sequence[str], clips: int, device: torch.device) -> Bool[Tensor, "m m"]:
         """Which pairs are negatives: not a clip's own caption, nor one that reads the same."""
