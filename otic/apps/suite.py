@@ -50,7 +50,9 @@ class SuiteRun:
             ours = [cells[data, metric, m] for m in models]
             numbers = [f"{k * s.value:.1f} [{k * s.ci95[0]:.1f}, {k * s.ci95[1]:.1f}]" for s in ours]
             paper, star = ours[0].config["paper"], "*" if ours[0].config["paper_saw_data"] else ""
-            grid.append([data, metric, *numbers, f"{k * paper:.1f}{star}", str(ours[0].n_test)])
+            n, whole = ours[0].n_test, ours[0].config["paper_clips"]
+            clips = f"{n} of {whole}" if whole and n != whole else str(n)
+            grid.append([data, metric, *numbers, f"{k * paper:.1f}{star}", clips])
         return align(grid)
 
 
@@ -171,11 +173,11 @@ def _title(task: BenchTask) -> str:
 
 def _beside_papers(results: Results, tasks: Sequence[BenchTask], suite: str) -> list[Any]:
     """The rows, the paper's number in the config of those that have one."""
-    papers = {
-        (_title(t), t.protocol, metric): {"suite": suite, "paper": value, "paper_saw_data": suite in t.trained_on}
-        for t in tasks
-        for metric, value in t.published[suite].items()
-    }
+    papers = {}
+    for t in tasks:
+        known = {"suite": suite, "paper_saw_data": suite in t.trained_on, "paper_clips": t.clips}
+        for metric, value in t.published[suite].items():
+            papers[_title(t), t.protocol, metric] = known | {"paper": value}
     return [
         replace(row, config=row.config | papers.get((row.data, row.protocol, row.metric), {})) for row in results.rows
     ]

@@ -98,7 +98,9 @@ def test_what_is_there_is_run_and_the_rest_is_named(data, tmp_path):
     assert len(esc.folds) == 2 and esc.config["prompts"] == ["this is the sound of {}"]
     assert ours["FSD50K", "mAP"].config["paper_saw_data"]
     text = run.text()
-    assert "48.5*" in text and "93.9" in text and "MS-CLAP 2023" in text and "untrained" in text
+    assert (
+        "12 of 2000" in text and "48.5*" in text and "93.9" in text and "MS-CLAP 2023" in text and "untrained" in text
+    )
     assert any(line.startswith("CREMA-D: github.com") for line in run.missing)
     assert not any("Clotho" in line or "ESC-50" in line for line in run.missing)
     assert any(n.startswith("UrbanSound8K") and "no audio" in n for n in run.results.notes)

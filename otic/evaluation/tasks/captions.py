@@ -24,6 +24,7 @@ CAPTIONS = (
         protocol="captioning",
         published={"msclap26": {"SPIDEr": 0.455}},
         scored="test set",
+        clips=975,
         note="The paper trains a mapper onto a language model for it.",
     ),
     BenchTask(
@@ -32,6 +33,7 @@ CAPTIONS = (
         protocol="captioning",
         published={"msclap26": {"SPIDEr": 0.271}},
         scored="evaluation set",
+        clips=1045,
         note="The paper trains a mapper onto a language model for it.",
     ),
     BenchTask(
@@ -43,6 +45,7 @@ CAPTIONS = (
             "laion": _recall("audio_to_text", 0.468, 0.829, 0.907),
         },
         scored="test set, five captions a clip",
+        clips=975,
         note=f"{PEER} {SORTED}",
     ),
     BenchTask(
@@ -54,6 +57,7 @@ CAPTIONS = (
             "laion": _recall("audio_to_text", 0.227, 0.485, 0.608),
         },
         scored="evaluation set, five captions a clip",
+        clips=1045,
         note=f"{PEER} {SORTED}",
     ),
     BenchTask(
@@ -65,6 +69,7 @@ CAPTIONS = (
             "laion": _recall("text_to_audio", 0.361, 0.718, 0.839),
         },
         scored="test set, each caption a query",
+        clips=975,
         note=PEER,
     ),
     BenchTask(
@@ -76,6 +81,7 @@ CAPTIONS = (
             "laion": _recall("text_to_audio", 0.161, 0.383, 0.511),
         },
         scored="evaluation set, each caption a query",
+        clips=1045,
         note=PEER,
     ),
 )

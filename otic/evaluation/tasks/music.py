@@ -20,6 +20,7 @@ MUSIC = (
         prompts={"laion": "song"},
         every=True,
         scored="all clips",
+        clips=1000,
         note="Another paper (2406.02032) measured .472 for LAION-CLAP.",
     ),
     BenchTask(
@@ -30,6 +31,7 @@ MUSIC = (
         column="pitch",
         prompts={"": "a musical note of MIDI pitch {}"},
         scored="test set",
+        clips=4096,
     ),
     BenchTask(
         name="NSynth velocity",
@@ -39,6 +41,7 @@ MUSIC = (
         column="velocity",
         prompts={"": "a musical note played at velocity {}"},
         scored="test set",
+        clips=4096,
     ),
     BenchTask(
         name="NSynth qualities",
@@ -48,6 +51,7 @@ MUSIC = (
         column="qualities_str",
         prompts={"": "this is a {} sound"},
         scored="test set",
+        clips=4096,
     ),
     BenchTask(
         name="NSynth instrument family",
@@ -56,6 +60,7 @@ MUSIC = (
         trained_on=("msclap26",),
         column="instrument_family_str",
         scored="test set",
+        clips=4096,
         note="Another paper (2406.02032) measured .581 with the same weights.",
     ),
     BenchTask(
@@ -72,6 +77,7 @@ MUSIC = (
         column="stroke",
         every=True,
         scored="all clips",
+        clips=6977,
     ),
     BenchTask(
         name="Mridangam tonic",
@@ -80,5 +86,6 @@ MUSIC = (
         column="tonic",
         every=True,
         scored="all clips",
+        clips=6977,
     ),
 )

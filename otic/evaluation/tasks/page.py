@@ -20,6 +20,23 @@ missing is listed with how to get it; otic downloads none of it.
 An asterisk marks data whose audio was among the training pairs of the published model, so that its number is not
 zero-shot in the strict sense. Numbers hang on prompts and front-ends as much as on models: treat them as targets to be
 measured again. Where a paper names no prompt, the one shown is our choice; `--prompt` replaces it.
+
+## How the numbers are made
+
+The same protocols run on data of one's own: `otic evaluate MODEL --data SRC --protocol zero-shot,retrieval,choice`.
+Beside the model stand the same towers untrained, and what guessing gives. Intervals are bootstraps over the test clips
+(a clip brings its captions along), differences are paired.
+
+- **zero-shot**: the class whose sentence lies nearest: softmax(scale x cosine) with accuracy and UAR, or, where several
+  labels may be right, sigmoids with mAP. The vectors of several prompts are averaged, normalised before and after.
+  Folds are scored one by one.
+- **retrieval**: text to audio, each caption is a query; audio to text, each clip is one, among all captions. An item is
+  right if its `semantic_id` is equal, where that column exists, else if it belongs to the same row. R@k: a right one
+  is among the first k. mAP@10: precisions at the right ones among the first ten, over as many as could stand there;
+  `mAP@10_upstream` takes the captions of a clip in the order of the file, as code derived from LAION-CLAP's does, and
+  is never lower. Median rank: floor of the median of ranks from 0, plus 1. Equal similarities count against the model.
+- **choice**: the share of captions nearer to their clip than its `hard_negative`, apart for each `negative_kind`
+  (`choice_order`, `choice_class`); a tie counts half, so guessing gives .5.
 """
 
 
@@ -44,8 +61,9 @@ def _row(task: BenchTask, suite: str) -> list[str]:
         " / ".join(f'"{t}"' for t in templates([task.prompt(suite)])) if task.protocol == "zero-shot" else "captions"
     )
     shown = " / ".join(f"{value:.3f}{star}" for value in values.values())
+    scored = f"{task.scored} ({task.clips})" if task.clips else task.scored
     note = task.note if task.run else f"Not run. {task.note}"
-    return [task.name, " / ".join(f"`{m}`" for m in values), shown, asked if task.run else "", task.scored, note]
+    return [task.name, " / ".join(f"`{m}`" for m in values), shown, asked if task.run else "", scored, note]
 
 
 def _data() -> str:

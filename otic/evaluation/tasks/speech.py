@@ -22,6 +22,7 @@ SPEECH = (
         words=CREMAD,
         every=True,
         scored="all clips",
+        clips=7442,
     ),
     BenchTask(
         name="RAVDESS",
@@ -31,6 +32,7 @@ SPEECH = (
         words=RAVDESS,
         every=True,
         scored="all clips",
+        clips=1440,
     ),
     BenchTask(
         name="Speech Commands",
@@ -38,6 +40,7 @@ SPEECH = (
         published=scores("accuracy", msclap26=0.164, msclap22=0.106),
         prompts={"": "bare"},
         scored="test set",
+        clips=11005,
     ),
     BenchTask(
         name="LibriCount10",

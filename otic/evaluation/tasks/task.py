@@ -41,6 +41,7 @@ class BenchTask:
     words: Mapping[str, str] = field(default_factory=dict)  # labels that are codes
     commas: bool = False  # `_and_` in labels is a comma
     scored: str = ""  # which clips count, for a reader
+    clips: int = 0  # how many those are when the set is whole; 0 = not known, or no longer so
     note: str = ""
 
     def prompt(self, suite: str) -> str:
