@@ -27,8 +27,11 @@ from otic.objectives.base import Objective
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
     captioner: CaptionerConfig = field(default_factory=CaptionerConfig)  # mapper and language model
+    language: str = ""  # folder or hub id of a published GPT-2: its weights, shape and tokenizer in place of
+    # `captioner.text`; "": a language model that learns from nothing
     vocabulary: int = 2048  # most tokens of the BPE that a run trains on its texts, where no tokenizer is given
     tokenizer: str = ""  # folder or hub id with a published tokenizer; "": a BPE trained on prompts and texts
+    language: str = ""  # folder with GPT-2's weights, which the language model then starts from; "": random ones
     prompt: str = ""  # what clips are asked that come without a prompt
     freeze_text: bool = False  # the language model stays as it is (Pengi's GPT-2); the mapper and the encoder learn
     freeze_audio: bool = False  # the encoder stays as it is
@@ -69,6 +72,11 @@ class Caption(Objective):
     @property
     def encoder(self) -> nn.Module:
         return self.captioner.encoder
+
+    @property
+    def language(self) -> nn.Module:
+        """The language model, for published weights to be put into."""
+        return self.captioner.decoder
 
     def extras(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return to_file(self.captioner)

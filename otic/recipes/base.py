@@ -22,7 +22,7 @@ from otic.models.vit import ViT, ViTConfig
 from otic.objectives import OBJECTIVES, Objective
 from otic.objectives.teacher import SELF, EncoderTeacher, Teacher
 from otic.objectives.teacher_tower import TowerTeacher
-from otic.weights import store
+from otic.weights import language, store
 from otic.weights.card import saw_labels
 from otic.weights.store import Loaded
 
@@ -68,17 +68,23 @@ class Recipe:
         """The objective around an encoder that has its weights already.
 
         A config with a field `ruler` is told what the front-end's spectrograms measure; one with a field `teachers`
-        gets those models, unless they are given; one with a field `vocabulary` gets the tokenizer.
+        gets those models, unless they are given; one with a field `vocabulary` gets the tokenizer; one with a field
+        `language` that names a published language model writes with that one.
         """
         _, kind = OBJECTIVES[self.method]
-        cfg, more = self.objective, dict[str, Any]()
+        cfg, more, speaks = self.objective, dict[str, Any](), None
         if hasattr(cfg, "ruler"):
             cfg = dataclasses.replace(cfg, ruler=Ruler.of(self.frontend))
         if hasattr(cfg, "teachers"):
             more["teachers"] = self.load_teachers() if teachers is None else teachers
         if self.learns_words:
             more["tokenizer"] = tokenizer
+        if getattr(cfg, "language", ""):
+            text, speaks = language.gpt2(cfg.language)
+            cfg = dataclasses.replace(cfg, captioner=dataclasses.replace(cfg.captioner, text=text))
         objective = kind(encoder, cfg, generator(self.seed, "objective"), **more)
+        if speaks is not None:
+            objective.captioner.decoder.load_state_dict(speaks)
         assert isinstance(objective, Objective)
         return objective
 
