@@ -37,7 +37,7 @@ CAPTION = "caption"  # the target that stands for one of a clip's own captions
 class Task:
     """One question about the sounds of one data set."""
 
-    data: str | tuple[str, ...]  # SRC, relative to the mixture's file
+    data: str | tuple[str, ...]  # SRC, relative to the mixture's root
     prompt: str = ""  # what is asked; columns in braces are filled in, as in the target
     target: str = "{label}"  # the answer: words with {label} or any other column in braces, or `caption`
     name: str = ""  # in front of its clips' ids; by default the data's
@@ -53,6 +53,7 @@ class Mixture:
     """The tasks of a file."""
 
     tasks: tuple[Task, ...]  # at least one
+    root: str = ""  # folder that the tasks' data are relative to, itself relative to the file
     temperature: float = 1.0  # T; above 1, small tasks come more often than their clips are many
 
 
@@ -108,7 +109,7 @@ def open_mixture(path: Path, opener: Callable[..., Source], where: Sequence[str]
         DataError: as `read_mixture` and `open_source`, and where a row lacks what its task's words ask for.
     """
     mixture = read_mixture(path)
-    parts = [_open(task, path, opener, where) for task in mixture.tasks]
+    parts = [_open(task, path, path.parent / mixture.root, opener, where) for task in mixture.tasks]
     often = repeats([len(part) for part in parts], [task.weight for task in mixture.tasks], mixture.temperature)
     for part, times in zip(parts, often, strict=True):
         part.rows = [replace(row, weight=times * row.weight) for row in part.rows]
@@ -128,13 +129,13 @@ def repeats(sizes: Sequence[int], weights: Sequence[float], temperature: float) 
     return [float(t) for t in times / times.min()]
 
 
-def _open(task: Task, path: Path, opener: Callable[..., Source], where: Sequence[str]) -> Asked:
+def _open(task: Task, path: Path, root: Path, opener: Callable[..., Source], where: Sequence[str]) -> Asked:
     data = [task.data] if isinstance(task.data, str) else list(task.data)
     if any(Path(src).suffix.lower() in SUFFIXES for src in data):
         raise DataError(f"{path}: a mixture cannot hold another one ({', '.join(data)}). Copy its tasks.")
     own = [task.where] if isinstance(task.where, str) else task.where
     source = opener(
-        [src if src.startswith("synth:") else str(path.parent / src) for src in data],
+        [src if src.startswith("synth:") else str(root / src) for src in data],
         label_column=task.label_column, split_column=task.split_column, where=[*own, *where],
     )  # fmt: skip
     rows = [row for row in source.rows if row.captions] if task.target == CAPTION else source.rows

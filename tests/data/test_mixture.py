@@ -58,6 +58,12 @@ def test_a_condition_for_all_tasks(folder):
     assert [row.id for row in open_source(folder / "one.yaml", where=["fold=3"]).rows] == ["animals/3.wav"]
 
 
+def test_data_may_lie_elsewhere(folder):
+    (folder / "deep").mkdir()
+    (folder / "deep" / "far.yaml").write_text("{root: .., tasks: [{data: animals}]}", encoding="utf-8")
+    assert len(open_source(folder / "deep" / "far.yaml")) == 4 + 1
+
+
 def test_batches_carry_prompts_and_negatives(folder):
     def first(src):
         stream = batches(Crops(open_source(src), RATE, 0.05, 0), 8)
