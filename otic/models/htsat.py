@@ -281,11 +281,13 @@ def pieces_of(frames: int, cfg: HTSATConfig, device: torch.device) -> list[tuple
 @lru_cache(maxsize=16)
 def _pieces(frames: int, total: int, chunks: int, device: str) -> list[tuple[int, int, Tensor]]:
     found, size, step = [], total // chunks, (frames - 1) / max(1, total - 1)
-    for i in range(chunks):
-        first = max(0, int(i * size * step) - 2)  # the kernel reaches two frames, and one more for rounding
-        end = min(frames, int(((i + 1) * size - 1) * step) + 4)
-        matrix = _matrix(frames, total)[i * size : (i + 1) * size, first:end]
-        found.append((first, end, matrix.contiguous().to(device)))
+    whole = _matrix(frames, total)
+    with torch.inference_mode(False):  # what is kept may be trained with later
+        for i in range(chunks):
+            first = max(0, int(i * size * step) - 2)  # the kernel reaches two frames, and one more for rounding
+            end = min(frames, int(((i + 1) * size - 1) * step) + 4)
+            matrix = whole[i * size : (i + 1) * size, first:end]
+            found.append((first, end, matrix.contiguous().to(device)))
     return found
 
 

@@ -115,6 +115,16 @@ def test_a_sound_moves_the_tokens_of_its_time():
     assert moved.nonzero().flatten().tolist() == [5]  # frames 40 to 47 of 128, 16 steps
 
 
+def test_a_matrix_kept_by_inference_serves_training():
+    encoder, spec = lively(), clips(1, 77).requires_grad_()
+    with torch.inference_mode():
+        before = encoder(clips(1, 77)).patches
+    after = encoder(spec).patches
+    after.sum().backward()
+    torch.testing.assert_close(after, before)
+    assert spec.grad.any()
+
+
 # ---- stages
 
 
