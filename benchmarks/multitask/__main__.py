@@ -132,7 +132,8 @@ def page(plan: Plan) -> str:
         "Percent on clips that no arm heard, the probe being fitted on the others; 95 % bootstrap intervals. "
         "Unweighted average recall for emotion, accuracy elsewhere."
     )
-    command = f"    python -m benchmarks.multitask --steps {plan.steps} --align {plan.align} --init {plan.init}"
+    init = f" --init {plan.init}" if plan.init else ""
+    command = f"    python -m benchmarks.multitask --steps {plan.steps} --align {plan.align}{init}"
     last = "Accuracy of the most probable of all answers, CIDEr-D for the captions of scenes."
     parts = [
         ["# One encoder, many tasks"], [command], [about],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,15 @@ def choose(base: Recipe, seed: int | None, settings: Sequence[str]) -> Recipe:
 def request(chosen: Recipe, source: Source, **asked: Any) -> dict[str, Any]:
     """All that the outcome depends on, as plain values."""
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in asked.items()}
-    names = hashlib.sha256("\n".join(row.id for row in source.rows).encode("utf-8", "surrogateescape")).hexdigest()
-    return {"recipe": to_dict(chosen), **plain, "data": {"clips": len(source), "names": names[:16]}}
+    data: dict[str, Any] = {"clips": len(source), "names": _digest(row.id for row in source.rows)}
+    if any("prompt" in row.extra for row in source.rows):  # a mixture: what is asked, and how often, counts too
+        asks = (f"{row.weight!r}\t{row.extra.get('prompt')}\t{row.captions}" for row in source.rows)
+        data["tasks"] = _digest(asks)
+    return {"recipe": to_dict(chosen), **plain, "data": data}
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def check_same(was: Mapping[str, Any], now: Mapping[str, Any], folder: Path, base: Recipe) -> None:

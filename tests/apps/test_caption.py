@@ -84,6 +84,18 @@ def test_models_without_words_say_what_to_do(run, sounds, tmp_path, capsys):
     assert "this model cannot write" in capsys.readouterr().err
 
 
+def test_other_tasks_are_another_run(run):
+    path = run.parent / "tasks.yaml"
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    args = ["pretrain", "caption_tiny", "--data", str(path), "--out", str(run), "--quiet", "--steps", "4", *settings]
+    assert main(args) == 0, "finished: nothing to do"
+    path.write_text(TASKS.replace("temperature: 2", "temperature: 1").replace("weight: 0.5", "weight: 0.6"))
+    try:
+        assert main(args) == 2
+    finally:
+        path.write_text(TASKS)
+
+
 def test_the_tasks_of_the_example_are_a_source(tmp_path):
     (tmp_path / "tasks.yaml").write_text(TASKS, encoding="utf-8")
     source = open_source(tmp_path / "tasks.yaml")
