@@ -31,7 +31,6 @@ class CaptionConfig:
     # `captioner.text`; "": a language model that learns from nothing
     vocabulary: int = 2048  # most tokens of the BPE that a run trains on its texts, where no tokenizer is given
     tokenizer: str = ""  # folder or hub id with a published tokenizer; "": a BPE trained on prompts and texts
-    language: str = ""  # folder with GPT-2's weights, which the language model then starts from; "": random ones
     prompt: str = ""  # what clips are asked that come without a prompt
     freeze_text: bool = False  # the language model stays as it is (Pengi's GPT-2); the mapper and the encoder learn
     freeze_audio: bool = False  # the encoder stays as it is

@@ -17,6 +17,7 @@ from otic.engine.config import TrainConfig
 from otic.inference.load import read_model
 from otic.inference.options import Options, from_card
 from otic.models.cells import Ruler
+from otic.models.text import TextConfig
 from otic.models.tokenizer import Tokenizer
 from otic.models.vit import ViT, ViTConfig
 from otic.objectives import OBJECTIVES, Objective
@@ -24,6 +25,7 @@ from otic.objectives.teacher import SELF, EncoderTeacher, Teacher
 from otic.objectives.teacher_tower import TowerTeacher
 from otic.weights import language, store
 from otic.weights.card import saw_labels
+from otic.weights.language import Language
 from otic.weights.store import Loaded
 
 C = TypeVar("C")
@@ -68,25 +70,33 @@ class Recipe:
         """The objective around an encoder that has its weights already.
 
         A config with a field `ruler` is told what the front-end's spectrograms measure; one with a field `teachers`
-        gets those models, unless they are given; one with a field `vocabulary` gets the tokenizer; one with a field
-        `language` that names a published language model writes with that one.
+        gets those models, unless they are given; one with a field `vocabulary` gets the tokenizer; one whose `language`
+        names a published text tower gets that, unless a tokenizer is given: then its shape is the config's already.
         """
         _, kind = OBJECTIVES[self.method]
-        cfg, more, speaks = self.objective, dict[str, Any](), None
+        cfg, more, brought = self.objective, dict[str, Any](), None
         if hasattr(cfg, "ruler"):
             cfg = dataclasses.replace(cfg, ruler=Ruler.of(self.frontend))
         if hasattr(cfg, "teachers"):
             more["teachers"] = self.load_teachers() if teachers is None else teachers
         if self.learns_words:
-            more["tokenizer"] = tokenizer
-        if getattr(cfg, "language", ""):
-            text, speaks = language.gpt2(cfg.language)
-            cfg = dataclasses.replace(cfg, captioner=dataclasses.replace(cfg.captioner, text=text))
+            brought = self.load_language() if cfg.language and tokenizer is None else None
+            cfg = cfg if brought is None else with_text(cfg, brought.tower.cfg, brought.unit)
+            more["tokenizer"] = tokenizer if brought is None else brought.tokenizer
         objective = kind(encoder, cfg, generator(self.seed, "objective"), **more)
-        if speaks is not None:
-            objective.captioner.decoder.load_state_dict(speaks)
+        if brought is not None:
+            objective.language.load_state_dict(brought.tower.state_dict())
         assert isinstance(objective, Objective)
         return objective
+
+    def load_language(self) -> Language:
+        """The published text tower that the objective's config names.
+
+        Raises:
+            WeightsError: when it cannot be loaded.
+        """
+        cfg = self.objective
+        return language.load(cfg.language, text_of(cfg), cfg.tokenizer)
 
     def load_teachers(self) -> list[Teacher]:
         """The models that the objective's config names as teachers.
@@ -96,6 +106,21 @@ class Recipe:
         """
         names = getattr(self.objective, "teachers", ())
         return [teacher_of(read_model(name), name) for name in names if name != SELF]
+
+
+def text_of(objective: Any) -> TextConfig:
+    """The text tower of the config of an objective that learns from words."""
+    part = objective.captioner if hasattr(objective, "captioner") else objective.towers
+    assert isinstance(part.text, TextConfig)
+    return part.text
+
+
+def with_text(objective: C, text: TextConfig, unit: bool) -> C:
+    """That config with another text tower, whose vectors are brought to length one (`unit`) or not."""
+    cfg: Any = objective
+    if hasattr(cfg, "captioner"):
+        return dataclasses.replace(cfg, captioner=dataclasses.replace(cfg.captioner, text=text))
+    return dataclasses.replace(cfg, towers=dataclasses.replace(cfg.towers, text=text, unit_text=unit))
 
 
 def teacher_of(loaded: Loaded, name: str) -> Teacher:
