@@ -17,7 +17,7 @@ import torch
 from otic import __version__
 from otic.apps.pretrain_request import Length, check_same
 from otic.apps.pretrain_teachers import teachers
-from otic.apps.pretrain_words import tokenizer
+from otic.apps.pretrain_words import Words, understand, words
 from otic.audio.frontend import Frontend, measure
 from otic.core.batch import Batch
 from otic.core.config import to_dict
@@ -37,7 +37,6 @@ from otic.engine.loop import Event, Hook, State, train
 from otic.engine.optim import make_optimizer
 from otic.engine.progress import Progress
 from otic.inference.load import read_model
-from otic.models.tokenizer import Tokenizer
 from otic.objectives import Objective
 from otic.objectives.teacher import Teacher
 from otic.recipes import Recipe
@@ -230,12 +229,17 @@ class Job:
         return self.crops.epoch_steps(self.chosen.batch_size) if size < 0.95e9 * self.cache_gb else None
 
     def _build(self, recipe: Recipe, saved: dict[str, Any] | None) -> Plan:
-        encoder, objective = recipe.build(self._teachers, self._tokenizer)
+        reads, tokenizer = self._words, None
+        if reads is not None:
+            recipe, tokenizer = reads.settle(recipe), reads.tokenizer
+        encoder, objective = recipe.build(self._teachers, tokenizer)
         if saved is None and self.init is not None:
             first = read_model(self.init)
             store.fill(encoder, first.encoder.state_dict(), str(self.init))
-            objective = recipe.wrap(encoder, self._teachers, self._tokenizer)
+            objective = recipe.wrap(encoder, self._teachers, tokenizer)
             objective.labels_used |= saw_labels(first.card)
+        if saved is None and reads is not None:
+            reads.fill(objective, str(recipe.objective.language))
         objective.to(self.world.device).train()
         optimizer = make_optimizer(objective, recipe.train)
         state = State()
@@ -244,6 +248,8 @@ class Job:
             objective.labels_used |= saved.get("labels_used", False)
             optimizer.load_state_dict(saved["optimizer"])
             state = State(saved["step"], saved["clips"], saved["seconds"])
+        if reads is not None:
+            understand(objective, reads, self.crops.source, self.folder, self.world, self.teacher_cache)
         return Plan(recipe, Frontend(recipe.frontend).to(self.world.device), objective, optimizer, state)
 
     @cached_property
@@ -252,8 +258,8 @@ class Job:
         return teachers(self.chosen, crops.source, self.teacher_cache, self.world, threads=self.threads, quiet=quiet)
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer | None:
-        return tokenizer(self.chosen, self.crops.source, self.folder, self.world)
+    def _words(self) -> Words | None:
+        return words(self.chosen, self.crops.source, self.folder, self.world)
 
     def _loop(self, plan: Plan, hooks: tuple[Hook, ...]) -> None:
         recipe, world = plan.recipe, self.world
@@ -323,10 +329,11 @@ class Job:
         }  # fmt: skip
 
     def _taught(self, recipe: Recipe) -> dict[str, Any]:
-        """Who and what taught it besides the sound: teachers, names of classes."""
-        names = list(getattr(recipe.objective, "teachers", ()))
+        """Who and what taught it besides the sound: teachers, a published text tower, names of classes."""
+        names, language = list(getattr(recipe.objective, "teachers", ())), getattr(recipe.objective, "language", "")
         classes = self.crops.source.classes if getattr(recipe.objective, "lambda_cls", 0) else []
-        return {key: value for key, value in (("teachers", names), ("trained_on_classes", classes)) if value}
+        said = {"teachers": names, "language": language, "trained_on_classes": classes}
+        return {key: value for key, value in said.items() if value}
 
     def _finish(self, plan: Plan) -> None:
         """What a run that is killed between two files still lacks, and a picture of what it does."""

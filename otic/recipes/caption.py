@@ -21,8 +21,7 @@ PAIRS = 3_400_000  # of audio and text, from Pengi's 8 prompts
 def caption_base() -> Recipe:
     """Pengi with its prompts read by the language model itself, as in its published variant without a text encoder.
 
-        otic pretrain caption_base --data tasks.yaml --out runs/caption --set objective.language=gpt2/ \\
-            --set objective.tokenizer=gpt2/
+        otic pretrain caption_base --data tasks.yaml --out runs/caption --set objective.language=gpt2/
 
     `gpt2/` holds GPT-2's published weights and vocabulary; the language model stays as it is. 60 epochs of 3.4 M pairs
     in batches of 384 (paper); the warm-up and the learning rate are the paper's as we read it, for its published
