@@ -188,11 +188,12 @@ class HTSAT(nn.Module):
 
     def _encode(self, x: Tensor, longer: Tensor | None, gen: Generator | None) -> Float[Tensor, "b n d"]:
         """Tokens of one picture."""
-        image = self.image(x).to(self.patch.proj.weight.dtype)
-        y = self.patch.proj(image[:, :1])
+        dtype = self.patch.proj.weight.dtype
+        y = self.patch.proj(self.image(x[:, :1]).to(dtype))
         if self.fusion is not None and longer is not None and bool(longer.any()):
             which = longer.nonzero().flatten()
-            y = y.index_copy(0, which, self.fusion(y[which], image[which, 1:]).to(y))
+            parts = self.image(x[which, 1:]).to(dtype)
+            y = y.index_copy(0, which, self.fusion(y[which], parts).to(y))
         y = self.patch(y)
         for stage in self.stages:
             y = stage(y, gen)
