@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 
+class Skipped(Exception):
+    """Raised by `rows()` where a reference is not installed: the section stays as an earlier run wrote it."""
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Markdown lines: the header, its rule, the rows."""
     lines = [head, ["---"] * len(head), *rows]

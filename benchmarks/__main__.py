@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import Skipped
+
 HERE = Path(__file__).parent
 HELPERS = {"__init__", "__main__", "clock", "work"}
 
@@ -24,7 +26,11 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(wrong))}. Known: {', '.join(names)}.")
     old = sections(HERE / "RESULTS.md")
     for name in chosen:
-        old[name] = section(name)
+        try:
+            old[name] = section(name)
+        except Skipped as reason:
+            print(f"{name}: skipped, {reason}.", flush=True)
+            continue
         print(old[name], flush=True)
     text = "# Benchmarks\n\nWritten by `python -m benchmarks`; each section names its commit and machine.\n\n"
     (HERE / "RESULTS.md").write_text(text + "\n".join(old[name] for name in names if name in old), encoding="utf-8")

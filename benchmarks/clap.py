@@ -1,0 +1,174 @@
+"""CLAP against transformers' ClapModel: the same random weights, the same files and texts, one thread.
+
+Both sides read one folder that transformers wrote. `files` is the whole way from 5-second files at 44.1 kHz and texts
+to joint vectors: librosa, ClapProcessor and ClapModel in one call for a batch, as their documentation has it, against
+`Model.audio` and `Model.text`. `text` are ragged captions; `one text` and `one clip` have no batch to hide behind.
+Needs `pip install transformers==5.23.0 librosa`; otherwise it is left out. bf16 is autocast on both sides.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from benchmarks import Skipped, table
+from benchmarks.clock import best
+from otic.core.seeds import generator, rng
+from otic.inference.load import load
+
+HEAD = ["size", "precision", "part", "otic ms", "transformers ms", "ratio", "max difference"]
+CLIPS, RATE = 8, 44100
+SECONDS = 4.75  # of 5, librosa makes 240,001 samples, which no longer fit twice into ten seconds: half becomes silence
+WORDS = ["a dog", "rain", "glass breaks", "someone sings", "in a street", "far away", "and then", "a siren"]
+TINY = {
+    "text_config": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
+    "audio_config": {"patch_embeds_hidden_size": 24, "hidden_size": 192, "num_attention_heads": [1, 2, 4, 8]},
+}
+Pair = tuple[str, Callable[[], Any], Callable[[], Any]]
+
+
+def rows() -> list[str]:
+    """Markdown: size, precision and part; our time beside the reference's, and how far the results lie apart."""
+    for library in ("transformers", "librosa"):
+        if importlib.util.find_spec(library) is None:
+            raise Skipped(f"{library} is not installed")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            found = [row for size in ("tiny", "base") for row in compare(Path(folder) / size, size)]
+    finally:
+        torch.set_num_threads(threads)
+    return table(HEAD, found)
+
+
+def compare(folder: Path, size: str) -> Iterator[tuple[object, ...]]:
+    theirs, processor = write(folder, {} if size == "base" else TINY)
+    files, texts = sounds(folder), captions(16)
+    for precision in ("fp32", "bf16"):
+        ours = load(folder / "model.safetensors", "cpu", precision, tokenizer=folder)  # type: ignore[arg-type]
+        for part, mine, other in parts(ours, theirs, processor, files, texts, bf16=precision == "bf16"):
+            if part == "features" and precision == "bf16":
+                continue  # float32 on both sides
+            a, b = mine(), other()
+            off = max(float((x.float() - y.float()).abs().max()) for x, y in zip(a, b, strict=True))
+            fast, slow = best(mine, other, seconds=4.0)
+            yield size, precision, part, f"{1e3 * fast:.1f}", f"{1e3 * slow:.1f}", f"{slow / fast:.1f}x", f"{off:.1e}"
+
+
+def parts(ours: Any, theirs: Any, processor: Any, files: list[Path], texts: list[str], *, bf16: bool) -> list[Pair]:
+    """Each step alone, on equal inputs; then the whole way."""
+    import librosa
+
+    def cast() -> AbstractContextManager[Any]:
+        return torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
+
+    def under(work: Callable[[], Any]) -> Callable[[], tuple[Any, ...]]:
+        def run() -> tuple[Any, ...]:
+            with cast():
+                made = work()
+            return made if isinstance(made, tuple) else (made,)
+
+        return run
+
+    waves = [librosa.load(f, sr=48000)[0] for f in files]
+    extractor, towers = processor.feature_extractor, ours.towers
+    spec = extractor(waves, sampling_rate=48000, return_tensors="pt")["input_features"]
+    longer = torch.zeros(len(spec), 1, dtype=torch.bool)
+    tokens = towers.tokenizer(texts)
+    pooled = torch.randn(CLIPS, towers.encoder.width, generator=generator("clap"))
+    said = torch.randn(len(texts), towers.text.width, generator=generator("clap", 1))
+
+    def features() -> tuple[Any, ...]:
+        return (torch.from_numpy(np.stack(ours.through(waves, ours.options, lambda s: s))),)
+
+    def whole() -> tuple[Any, ...]:
+        return torch.from_numpy(ours.audio(files)), torch.from_numpy(ours.text(texts))
+
+    def their_whole() -> tuple[Any, ...]:
+        heard = [librosa.load(f, sr=48000)[0] for f in files]
+        given = processor(text=texts, audio=heard, sampling_rate=48000, padding=True, return_tensors="pt")
+        out = theirs(**given)
+        return out.audio_embeds, out.text_embeds
+
+    def their_text(texts: list[str]) -> Any:
+        given = processor.tokenizer(texts, padding=True, return_tensors="pt")
+        return F.normalize(theirs.text_projection(theirs.text_model(**given).pooler_output).float(), dim=-1)
+
+    return [
+        ("features", features, lambda: (extractor(waves, sampling_rate=48000, return_tensors="pt")["input_features"],)),
+        ("audio tower", under(lambda: towers.encoder(spec).patches.mean(1)),
+         under(lambda: theirs.audio_model(input_features=spec, is_longer=longer).pooler_output)),
+        ("audio tower, one clip", under(lambda: towers.encoder(spec[:1]).patches.mean(1)),
+         under(lambda: theirs.audio_model(input_features=spec[:1], is_longer=longer[:1]).pooler_output)),
+        ("text tower", under(lambda: towers.text(*tokens)),
+         under(lambda: theirs.text_model(tokens.ids, tokens.mask.long()).pooler_output)),
+        ("heads", under(lambda: (towers.audio_head(pooled), towers.text_head(said))),
+         under(lambda: (theirs.audio_projection(pooled), theirs.text_projection(said)))),
+        ("text", lambda: (torch.from_numpy(ours.text(texts)),), under(lambda: their_text(texts))),
+        ("one text", lambda: (torch.from_numpy(ours.text(texts[0])),), under(lambda: their_text(texts[:1]))),
+        ("files", whole, under(their_whole)),
+    ]  # fmt: skip
+
+
+def write(folder: Path, sizes: dict[str, Any]) -> tuple[Any, Any]:
+    """A random model of these sizes with all that belongs to it, as transformers saves them: (model, processor)."""
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor, RobertaTokenizerFast
+
+    folder.mkdir()
+    vocabulary(folder)
+    torch.manual_seed(0)
+    model = ClapModel(ClapConfig(**sizes)).eval()
+    with torch.no_grad():  # statistics of decibels, so that the towers see what they are made for
+        norm = model.audio_model.audio_encoder.batch_norm
+        norm.running_mean.fill_(-50.0)
+        norm.running_var.fill_(400.0)
+    model.save_pretrained(folder)
+    words = RobertaTokenizerFast.from_pretrained(folder)
+    sound = ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc")
+    processor = ClapProcessor(sound, words)
+    sound.save_pretrained(folder)
+    return model, processor
+
+
+def vocabulary(folder: Path) -> None:
+    """A small RoBERTa vocabulary, trained on the captions."""
+    from tokenizers.implementations import ByteLevelBPETokenizer
+
+    made = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    made.train_from_iterator(captions(200), vocab_size=400, special_tokens=special, show_progress=False)
+    made.save_model(str(folder))
+    assert json.loads((folder / "vocab.json").read_text())["<pad>"] == 1
+
+
+def captions(count: int) -> list[str]:
+    """Texts of one to eight phrases."""
+    draw = rng("clap benchmark")
+    return [" ".join(draw.choice(WORDS, draw.integers(1, 9))) for _ in range(count)]
+
+
+def sounds(folder: Path) -> list[Path]:
+    """Files as ESC-50 has them: mono, 16 bit, 44.1 kHz, about five seconds."""
+    import soundfile
+
+    paths = []
+    for i in range(CLIPS):
+        draw, t = rng("clap benchmark", i), np.arange(round(RATE * SECONDS)) / RATE
+        wave = 0.02 * draw.standard_normal(len(t))
+        for _ in range(6):
+            wave += 0.1 * np.sin(2 * np.pi * draw.uniform(100, 6000) * t) * np.exp(-draw.uniform(0, 3) * t)
+        paths.append(folder / f"{i}.wav")
+        soundfile.write(paths[-1], wave, RATE)
+    return paths
