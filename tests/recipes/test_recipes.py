@@ -52,6 +52,8 @@ def test_every_recipe_takes_a_step(name):
         net = cfg.captioner
         text, mapper = replace(net.text, depth=2, vocab=0), replace(net.mapper, depth=2, unfold=4)
         cfg = replace(cfg, captioner=replace(net, text=text, mapper=mapper))
+    if hasattr(cfg, "towers"):
+        cfg = replace(cfg, towers=replace(cfg.towers, text=replace(cfg.towers.text, depth=2, vocab=0)))
     if hasattr(cfg, "teachers") and not cfg.teachers:
         cfg = replace(cfg, teachers=("self",))
     if hasattr(cfg, "classes") and not cfg.classes:
@@ -83,6 +85,20 @@ def test_published_sizes(name, encoder_size, trained):
         encoder, objective = RECIPES[name]().build()
     assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) == encoder_size
     assert sum(p.numel() for p in objective.parameters() if p.requires_grad) == trained
+
+
+def test_msclap_is_the_papers_size():
+    """Towers and heads of the published weights, less STFT, filters and the taggers of 527 classes."""
+    with torch.device("meta"):
+        towers = RECIPES["msclap_2023"]().build()[1].towers
+    unused = 527 * 768 * 2 * 3 + 527 + 527 * 528
+    assert sum(p.numel() for p in towers.parameters()) == 159_439_064 - 1_083_456 - unused
+    with torch.device("meta"):
+        towers = RECIPES["laion_clap"]().build()[1].towers
+    assert [sum(p.numel() for p in part.parameters()) for part in (towers.text, towers.audio_head)] == [
+        124_645_632,
+        656_384,
+    ]
 
 
 def test_the_base_recipe_is_the_paper():
