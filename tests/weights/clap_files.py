@@ -1,6 +1,9 @@
 """Tiny CLAP models of ours, and the same written as their authors would: names and extras of the published files."""
 
+import json
+
 import torch
+from tokenizers import pre_tokenizers
 
 from otic.audio.melbank import mel_bank
 from otic.core.seeds import generator
@@ -11,7 +14,7 @@ from otic.models.two_tower import TwoTower, TwoTowerConfig
 
 FFT, MELS, DIM = 1024, 16, 12
 HTSAT_TINY = HTSATConfig(width=8, depths=(2, 2), heads=(2, 4), window=4, image=64, mels=MELS, classes=5)
-GPT2 = TextConfig(vocab=50, positions=20, width=16, depth=2, heads=2, hidden=64, end=49)
+GPT2 = TextConfig(vocab=257, positions=77, width=16, depth=2, heads=2, hidden=64, end=256)  # the bytes and an end
 BERT = TextConfig(
     kind="bert", vocab=50, positions=20, width=16, depth=2, heads=2, hidden=48, eps=1e-12, pool="cls", tanh_gelu=False
 )
@@ -23,6 +26,15 @@ ROBERTA = TextConfig(
 
 def bank(rate=32000, high=14000.0, shape="slaney", mels=MELS, fft=FFT):
     return mel_bank(shape, rate=rate, fft=fft, mels=mels, low=50.0, high=high)
+
+
+def gpt2_folder(folder):
+    """A vocabulary of GPT-2's kind with the bytes alone; as there, "!" comes first."""
+    folder.mkdir()
+    names = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return folder
 
 
 def lively(model):
@@ -97,7 +109,7 @@ def gpt2(tower):
     ])  # fmt: skip
     out = {name.replace("norm.", "ln_f."): tensor for name, tensor in out.items()}
     for i in range(tower.cfg.depth):
-        out[f"h.{i}.attn.bias"] = torch.ones(1, 1, 20, 20).tril()
+        out[f"h.{i}.attn.bias"] = torch.ones(1, 1, 77, 77).tril()
         out[f"h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
     return out
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from clap_files import BERT, FFT, GPT2, MELS, bank, clapcap, laion, msclap_2022, msclap_2023
+from clap_files import BERT, FFT, GPT2, MELS, bank, clapcap, gpt2_folder, laion, msclap_2022, msclap_2023
 
 from otic.audio.melbank import mel_bank
 from otic.core.errors import ConfigError, WeightsError
@@ -25,7 +25,7 @@ FILES = {
     "laion": (laion, laion_layout),
     "laion fused": (lambda: laion(fused=True), laion_layout),
 }
-IDS = torch.tensor([[3, 7, 9, 49], [5, 49, 1, 1]])
+IDS = torch.tensor([[3, 7, 9, -1], [5, -1, 1, 1]])  # -1: the end token, 1: padding
 
 
 def same_vectors(ours, theirs, fused=False):
@@ -33,7 +33,7 @@ def same_vectors(ours, theirs, fused=False):
     spec = torch.randn(2, 4 if fused else 1, 250, MELS, generator=gen) * 20 - 40
     longer = torch.tensor([True, False]) if fused else None
     pad = ours.cfg.text.pad
-    ids = torch.where(IDS == 1, pad, IDS)
+    ids = torch.where(IDS == 1, pad, torch.where(IDS < 0, ours.cfg.text.vocab - 1, IDS))
     tokens = Tokens(ids, ids != pad)
     with torch.no_grad():
         assert torch.equal(ours.audio(spec, longer=longer), theirs.audio(spec, longer=longer))
@@ -255,3 +255,21 @@ def test_converted_files_read_back_and_need_nothing_else(kind, tmp_path):
     assert (loaded.bank is None) == ("fused" in kind) and done.left_out and "tokenizer=FOLDER" in done.tokenizer
     with pytest.raises(WeightsError, match="already"):
         convert(done.file, tmp_path / "again")
+
+
+def test_a_converted_file_carries_its_tokenizer_and_says_what_it_left_out(tmp_path, capsys):
+    from otic.apps.cli import main
+    from otic.inference.load import load
+
+    torch.save(msclap_2023()[1], tmp_path / "file.pth")
+    folder = gpt2_folder(tmp_path / "words")
+    said = [str(tmp_path / "file.pth"), "--out", str(tmp_path / "out"), "--tokenizer", str(folder)]
+    assert main(["convert", *said, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["tokenizer"] == "here" and any("masked_bias (2)" in name for name in document["unmapped"])
+    assert "built for 32000 Hz" in document["filterbank"] and document["layout"] == "MS-CLAP"
+    direct = load(tmp_path / "file.pth", "cpu", tokenizer=folder)
+    texts = ["a dog!! barks", "", "rain"]
+    assert (load(tmp_path / "out", "cpu").text(texts) == direct.text(texts)).all()
+    assert main(["convert", *said[:2], str(tmp_path / "out"), "--layout", "laion-clap"]) == 2
+    assert "did not map" in capsys.readouterr().err
