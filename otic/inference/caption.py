@@ -22,6 +22,7 @@ from otic.inference.load import load, read_model
 from otic.inference.model import Model
 from otic.inference.options import Options
 from otic.inference.sources import Src, is_one, with_rate
+from otic.inference.words import warn_of_long
 from otic.models.captioner import Captioner, from_file
 
 ROWS = 256  # texts that are written or weighed at once
@@ -89,6 +90,7 @@ class Writer:
         """
         if beams < 1 or longest < 1:
             raise ConfigError(f"beams={beams}, longest={longest}: at least 1.")
+        warn_of_long(self.captioner.tokenizer, [prompt])
         for group in _grouped(self._stream(src, window), max(1, ROWS // beams)):
             rows = [vectors for part in group for vectors in part.vectors]
             told = self._write(rows, prompt, beams, longest, power)
@@ -118,6 +120,7 @@ class Writer:
         """
         if not options:
             raise ConfigError("no options to choose from: name at least one.")
+        warn_of_long(self.captioner.tokenizer, [prompt, *options])
         logs = []
         for part in self._stream(src, window, strict=True):
             rows = self._weigh(self._prefix(list(part.vectors)), prompt, options)

@@ -6,6 +6,7 @@ Axes: n texts, l tokens, e joint width.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float32
 
 from otic.audio.find import EXTENSIONS
-from otic.core.errors import AudioError, ConfigError
+from otic.core.errors import AudioError, ConfigError, OticWarning
 from otic.core.text import printable
 from otic.inference.encode import groups
 from otic.models.tokenizer import Kind, Tokenizer, Tokens
@@ -82,9 +83,10 @@ def with_tokenizer(
 
 def text_vectors(towers: TwoTower, texts: Sequence[str]) -> Float32[np.ndarray, "n e"]:
     """Joint vectors of length one. Each distinct text is read once, beside others of exactly its length, so that no
-    vector depends on its company."""
+    vector depends on its company. The first that is cut is named in a warning."""
     assert towers.tokenizer is not None
     distinct = list(dict.fromkeys(texts))
+    warn_of_long(towers.tokenizer, distinct)
     tokens = [towers.tokenizer([text]) for text in distinct]
     out = np.zeros((len(distinct), towers.cfg.dim), np.float32)
     place = towers.log_scale.device
@@ -93,6 +95,18 @@ def text_vectors(towers: TwoTower, texts: Sequence[str]) -> Float32[np.ndarray, 
         out[batch] = F.normalize(towers.words(Tokens(ids, mask)).float(), dim=-1).cpu().numpy()
     row = {text: i for i, text in enumerate(distinct)}
     return out[[row[text] for text in texts]]
+
+
+def warn_of_long(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    """Name the first text that will lose its end; a model says so once."""
+    for text in texts:
+        if tokenizer.truncated or len(text.encode("utf-8", "replace")) + 4 <= tokenizer.length:
+            continue  # said already; or shorter even in bytes, with all that surrounds it
+        tokenizer([text])
+        if tokenizer.truncated:
+            start = printable(" ".join(text[:40].split()))
+            message = f"a text has more than {tokenizer.length} tokens, and what stands beyond is not read: {start} ..."
+            warnings.warn(OticWarning(message), stacklevel=2)
 
 
 def is_text(item: Any) -> bool:
