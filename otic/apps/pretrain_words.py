@@ -82,22 +82,20 @@ def words(recipe: Recipe, source: Source, folder: Path, world: World) -> Words |
     """
     if not recipe.learns_words:
         return None
-    path, said, first = folder / KEPT, texts(source), None
-    begun = any((folder / name).exists() for name in (checkpoint.CURRENT, checkpoint.PREVIOUS))
-    if not begun:
-        if recipe.objective.language:
-            brought = recipe.load_language()
-            first = brought.tower.state_dict()
-            made = {"text": to_dict(brought.tower.cfg), "unit": brought.unit, "id": brought.id}
-            made |= brought.tokenizer.to_dict()
-        else:
-            made = _tokenizer(recipe, said).to_dict()
+    path, said, brought = folder / KEPT, texts(source), None
+    if not any((folder / name).exists() for name in (checkpoint.CURRENT, checkpoint.PREVIOUS)):
+        brought = recipe.load_language() if recipe.objective.language else None
         if world.main:
+            own = _tokenizer(recipe, said) if brought is None else brought.tokenizer
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, made)
-            warn_of_long(Tokenizer.from_dict(made), said)
+            write_json(path, own.to_dict() | ({} if brought is None else _described(brought)))
+            warn_of_long(own, said)
         world.barrier()
-    return replace(_kept(path), first=first)
+    return replace(_kept(path), first=None if brought is None else brought.tower.state_dict())
+
+
+def _described(brought: Language) -> dict[str, Any]:
+    return {"text": to_dict(brought.tower.cfg), "unit": brought.unit, "id": brought.id}
 
 
 def _tokenizer(recipe: Recipe, said: Sequence[str]) -> Tokenizer:
@@ -161,15 +159,15 @@ def understand(
         settled: What the run reads with.
         source: The run's data.
         folder: The run's.
-        world: The processes; the main one computes.
+        world: The processes; each computes its share.
         cache: Where vectors are kept, for all runs; None: in the run's folder.
     """
     if not (isinstance(objective, CLAP) and objective.cfg.freeze_text and settled.id):
         return
     towers, said = objective.towers, texts(source)
     reader = Language(towers.text, settled.tokenizer, unit=settled.unit, id=settled.id)
-    if not world.main:
+    kept = folder / VECTORS if cache is None else cache
+    if world.size > 1:
+        sentence_cache.vectors(reader, said[world.rank :: world.size], kept)
         world.barrier()
-    objective.know(said, sentence_cache.vectors(reader, said, folder / VECTORS if cache is None else cache))
-    if world.main:
-        world.barrier()
+    objective.know(said, sentence_cache.vectors(reader, said, kept))

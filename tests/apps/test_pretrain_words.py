@@ -139,6 +139,15 @@ def test_a_published_tower_that_learns(tmp_path, encoder):
     assert not torch.equal(otic.load(tmp_path / "run").towers.text.tokens.weight, written.tokens.weight)
 
 
+def test_a_published_vocabulary_alone(tmp_path, encoder):
+    write_gpt2(tmp_path / "gpt2")
+    settings = (f"objective.tokenizer={tmp_path / 'gpt2'}",)
+    crash(tmp_path / "run", 1, encoder, *settings, steps=2)
+    shutil.rmtree(tmp_path / "gpt2")
+    towers = clap(tmp_path / "run", encoder, *settings, steps=2).load().towers
+    assert towers.tokenizer.end == 260 and towers.text.cfg.vocab == 261 and towers.text.cfg.width == 24
+
+
 def test_long_texts_are_named_once():
     said = texts(open_source((DATA,)))
     tokenizer = Tokenizer.train(said, 300, length=8)
