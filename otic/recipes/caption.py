@@ -71,7 +71,8 @@ def caption_tiny() -> Recipe:
 
         otic pretrain caption_tiny --data tasks.yaml --out runs/caption --minutes 60 --init runs/tiny
 
-    Five-second crops, since what is said of a clip is mostly said of all of it; shorter clips are heard as they are.
+    Five-second crops, since what is said of a clip is mostly said of all of it; shorter clips are heard as they are. The
+    language model learns its words first; a higher learning rate would spoil the encoder meanwhile.
     """
     net = CaptionerConfig(
         text=TextConfig(vocab=0, positions=168, width=192, depth=3, heads=3),
@@ -79,5 +80,6 @@ def caption_tiny() -> Recipe:
         pool="series",
     )
     recipe = tiny("caption_tiny", "caption", CaptionConfig(captioner=net, vocabulary=1024))
+    train = replace(recipe.train, lr=5e-4)
     # 512 frames: 32 x 8 patches
-    return replace(recipe, crop_seconds=5.135, frames=512, crops_per="clip", short="pad", adopt=True)
+    return replace(recipe, crop_seconds=5.135, frames=512, crops_per="clip", short="pad", train=train, adopt=True)
