@@ -71,8 +71,8 @@ def caption_tiny() -> Recipe:
 
         otic pretrain caption_tiny --data tasks.yaml --out runs/caption --minutes 60 --init runs/tiny
 
-    Five-second crops, since what is said of a clip is mostly said of all of it; shorter clips are heard as they are. The
-    language model learns its words first; a higher learning rate would spoil the encoder meanwhile.
+    Five-second crops, since what is said of a clip is mostly said of all of it; shorter clips are heard as they are.
+    The language model learns its words first; a higher learning rate would spoil the encoder meanwhile.
     """
     net = CaptionerConfig(
         text=TextConfig(vocab=0, positions=168, width=192, depth=3, heads=3),
