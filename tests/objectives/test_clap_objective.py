@@ -129,6 +129,37 @@ def test_frozen_towers_stay_and_are_heard_once():
     assert all(p.grad is not None for p in objective.towers.audio_head.parameters())
 
 
+def test_what_a_frozen_text_tower_says_may_be_known_before():
+    """Then it is not asked; and its vectors are what enters the head, of length one where the config says so."""
+    objective = build(replace(TOWERS, unit_text=True), freeze_text=True)
+    towers = objective.towers
+    tokens = towers.tokenizer(CAPTIONS)
+    said = towers.understand(tokens)
+    assert torch.allclose(said, F.normalize(towers.text(*tokens), dim=-1), atol=1e-6)
+    assert torch.allclose(towers.words(tokens), towers.text_head(said), atol=1e-6)
+    want = objective(batch(), generator(0)).total
+    other = build(replace(TOWERS, unit_text=True), freeze_text=True)
+    other.know(CAPTIONS, said)
+    other.towers.text.forward = None
+    assert other(batch(), generator(0)).total.item() == pytest.approx(want.item(), rel=1e-5)
+
+
+def test_what_is_computed_once_does_not_depend_on_company():
+    """So that a resumed run, which meets clips and texts in other company, has the same numbers bit for bit."""
+    one, other = (build(freeze_audio=True, freeze_text=True, remember=True) for _ in range(2))
+    first = one(batch(), generator(0)).total
+    for some in (slice(3, 8), slice(0, 2)):
+        part = batch()
+        other(
+            replace(
+                part, wave=part.wave[some], lengths=part.lengths[some], spec=part.spec[some],
+                frames=part.frames[some], text=part.text[some], ids=part.ids[some],
+            ),
+            generator(1),
+        )  # fmt: skip
+    assert torch.equal(other(batch(), generator(0)).total, first)
+
+
 def test_remembering_wants_a_frozen_tower():
     with pytest.raises(ConfigError, match="freeze_audio=true"):
         build(remember=True)
