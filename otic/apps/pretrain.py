@@ -14,7 +14,8 @@ from otic.apps.pretrain_job import Job, Run
 from otic.apps.pretrain_launch import launch, processes
 from otic.apps.pretrain_request import Length, choose, request, resume_command
 from otic.core.world import Precision, World
-from otic.data.crops import Crops
+from otic.data.crops import Crops, held_out
+from otic.data.rows import Source
 from otic.data.source import open_source
 from otic.engine.interrupt import Interrupt, Interrupted
 from otic.engine.loop import Hook
@@ -99,16 +100,26 @@ def pretrain(
         world = stack.enter_context(joined(precision, device))
         stack.enter_context(torch.random.fork_rng())  # dropout layers are seeded step by step
         stop = stack.enter_context(Interrupt(world))
-        crops = Crops(
-            source, chosen.frontend.sample_rate, chosen.crop_seconds, chosen.seed, cache_gb,
-            short=chosen.short, per=chosen.crops_per, gain_db=chosen.gain_db,
-        )  # fmt: skip
+        learned, held = parts(chosen, source, cache_gb)
         job = Job(
-            folder=Path(out), base=base, chosen=chosen, length=length, data=sources, crops=crops, world=world,
-            stop=stop, command=command, request=asked, init=init, threads=threads, cache_gb=cache_gb,
+            folder=Path(out), base=base, chosen=chosen, length=length, data=sources, crops=learned, held=held,
+            world=world, stop=stop, command=command, request=asked, init=init, threads=threads, cache_gb=cache_gb,
             teacher_cache=teacher_cache, hooks=tuple(hooks), quiet=quiet, began=began,
         )  # fmt: skip
         return job.run()
+
+
+def parts(recipe: Recipe, source: Source, cache_gb: float | int) -> tuple[Crops, Crops | None]:
+    """The clips to learn from and, where the learning rate is cut on a plateau, those held out to find it."""
+    rate, seconds, seed = recipe.frontend.sample_rate, recipe.crop_seconds, recipe.seed
+    learned, held = None, None
+    if recipe.train.schedule == "plateau":
+        learned, held = held_out(len(source), recipe.train.plateau.clips, seed)
+    crops = Crops(
+        source, rate, seconds, seed, cache_gb, short=recipe.short, per=recipe.crops_per, gain_db=recipe.gain_db,
+        only=learned,
+    )  # fmt: skip
+    return crops, None if held is None else Crops(source, rate, seconds, seed, 0.0, short=recipe.short, only=held)
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 
 from otic import __version__
+from otic.apps.pretrain_init import begin
 from otic.apps.pretrain_request import Length, check_same
 from otic.apps.pretrain_teachers import teachers
 from otic.apps.pretrain_words import Words, understand, words
@@ -29,19 +32,20 @@ from otic.core.world import World
 from otic.data.crops import Crops, batches
 from otic.engine import checkpoint
 from otic.engine.calibrate import Enough, Stopwatch
+from otic.engine.check import Check
 from otic.engine.health import CLIPS, Health, interval
 from otic.engine.hooks import Save
 from otic.engine.interrupt import Interrupt, Interrupted
 from otic.engine.log import Log, read_log, warnings_in
 from otic.engine.loop import Event, Hook, State, train
 from otic.engine.optim import make_optimizer
+from otic.engine.plateau import Rest
 from otic.engine.progress import Progress
-from otic.inference.load import read_model
 from otic.objectives import Objective
 from otic.objectives.teacher import Teacher
 from otic.recipes import Recipe
+from otic.recipes.base import CHECKING
 from otic.weights import store
-from otic.weights.card import saw_labels
 
 if TYPE_CHECKING:
     from otic.inference.model import Model
@@ -120,6 +124,9 @@ class Plan:
     optimizer: torch.optim.Optimizer
     state: State
 
+    def fill(self, batch: Batch) -> Batch:
+        return self.frontend.fill(batch, self.recipe.frames or None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -130,7 +137,8 @@ class Job:
     chosen: Recipe  # with the user's changes
     length: Length
     data: tuple[str, ...]
-    crops: Crops
+    crops: Crops  # what is learned from
+    held: Crops | None  # held out to find a plateau
     world: World
     stop: Interrupt
     command: str  # goes on with this run
@@ -213,7 +221,8 @@ class Job:
         watch = Stopwatch(min(SHARE * seconds, MOST), self.world)
         with contextlib.suppress(Enough):
             self._loop(self._build(recipe, None), (watch, self._quit))
-        left = seconds * (1 - SPARE) - (time.perf_counter() - self.began)
+        spare = SPARE + (0.0 if self.held is None else CHECKING)
+        left = seconds * (1 - spare) - (time.perf_counter() - self.began)
         return watch.pace().steps(self.world.mean(max(left, 0.0)), self._first_epoch())
 
     def _quit(self, event: Event) -> None:
@@ -234,10 +243,7 @@ class Job:
             recipe, tokenizer = reads.settle(recipe), reads.tokenizer
         encoder, objective = recipe.build(self._teachers, tokenizer)
         if saved is None and self.init is not None:
-            first = read_model(self.init)
-            store.fill(encoder, first.encoder.state_dict(), str(self.init))
-            objective = recipe.wrap(encoder, self._teachers, tokenizer)
-            objective.labels_used |= saw_labels(first.card)
+            objective = begin(recipe, encoder, self.init, self._teachers, tokenizer, self._note)
         if saved is None and reads is not None:
             reads.fill(objective, str(recipe.objective.language))
         objective.to(self.world.device).train()
@@ -247,7 +253,7 @@ class Job:
             objective.load_state_dict(saved["objective"])
             objective.labels_used |= saved.get("labels_used", False)
             optimizer.load_state_dict(saved["optimizer"])
-            state = State(saved["step"], saved["clips"], saved["seconds"])
+            state = State(saved["step"], saved["clips"], saved["seconds"], Rest(*saved.get("rest", ())))
         if reads is not None:
             understand(objective, reads, self.crops.source, self.folder, self.world, self.teacher_cache)
         return Plan(recipe, Frontend(recipe.frontend).to(self.world.device), objective, optimizer, state)
@@ -266,13 +272,9 @@ class Job:
         stream = batches(
             self.crops, recipe.batch_size, start=plan.state.step, rank=world.rank, size=world.size, threads=self.threads
         )
-
-        def fill(batch: Batch) -> Batch:
-            return plan.frontend.fill(batch, recipe.frames or None)
-
         try:
             train(
-                plan.objective, fill, stream, plan.optimizer, recipe.train,
+                plan.objective, plan.fill, stream, plan.optimizer, recipe.train,
                 world=world, hooks=hooks, state=plan.state, seed=recipe.seed,
             )  # fmt: skip
         finally:
@@ -282,16 +284,34 @@ class Job:
         cfg, step, main = plan.recipe.train, plan.state.step, self.world.main
         save = Save(lambda: self._save(plan), cfg, self.stop, self.command, self.world)
         health = self._health(plan) if main else None
-        log = (Log(self.folder / LOG, cfg.log_every, cfg.steps, step, health),) if main else ()
+        check = self._watch(plan)
+
+        def rare(event: Event) -> dict[str, Any]:
+            return (health(event) if health else {}) | (check.found if check else {})
+
+        log = (Log(self.folder / LOG, cfg.log_every, cfg.steps, step, rare),) if main else ()
         remark = (lambda: "collapsed" * bool(health.warned)) if health else None
         with Progress(plan.recipe.name, cfg.steps, step, quiet=self.quiet or not main, remark=remark) as progress:
-            self._loop(plan, (*self.hooks, *log, progress, save))
+            self._loop(plan, (*self.hooks, *([check] if check else ()), *log, progress, save))
+
+    def _watch(self, plan: Plan) -> Check | None:
+        """Measures the objective on the clips held out: each once, in as many batches as they fill."""
+        held, size, world = self.held, plan.recipe.batch_size, self.world
+        if held is None:
+            return None
+
+        def stream() -> Iterator[Batch]:
+            every = batches(held, size, rank=world.rank, size=world.size, threads=self.threads)
+            with contextlib.closing(every):  # type: ignore[type-var]
+                yield from itertools.islice(every, max(1, len(held) // size))
+
+        return Check(plan.objective, plan.fill, stream, plan.recipe.train, world=world, seed=plan.recipe.seed)
 
     def _health(self, plan: Plan) -> Health:
         """Measures the encoder on the run's first crops, which follow from the seed."""
         recipe, path, step = plan.recipe, self.folder / LOG, plan.state.step
         clips = self.crops.batch([self.crops.take(k) for k in range(max(8, min(CLIPS, len(self.crops))))])
-        spec = plan.frontend.fill(clips.to(self.world.device), recipe.frames or None).spec
+        spec = plan.fill(clips.to(self.world.device)).spec
         assert spec is not None
         every = interval(recipe.train.steps, recipe.batch_size)
         history = [line for line in read_log(path) if line["step"] <= step] if path.exists() else []
@@ -305,7 +325,7 @@ class Job:
                 "otic": __version__, "request": self.request, "steps": plan.recipe.train.steps,
                 "statistics": [front.mean, front.std] if plan.recipe.measure_statistics else None,
                 "step": state.step, "clips": state.clips, "seconds": state.seconds,
-                "labels_used": plan.objective.labels_used,
+                "rest": list(state.rest), "labels_used": plan.objective.labels_used,
                 "objective": plan.objective.state_dict(), "optimizer": plan.optimizer.state_dict(),
             }  # fmt: skip
             checkpoint.save(self.folder, content)
@@ -322,6 +342,7 @@ class Job:
         return {
             "name": self.folder.resolve().name, "recipe": recipe.name, "objective": recipe.method,
             "data": list(self.data), "clips_in_data": len(self.crops.source), "clips_seen": state.clips,
+            **({} if self.held is None else {"clips_held_out": self.held.clips}),
             "crop_seconds": recipe.crop_seconds, "steps": state.step, "steps_planned": recipe.train.steps,
             "seed": recipe.seed, "init": None if self.init is None else str(self.init),
             "labels_used": plan.objective.labels_used, **self._taught(recipe), "notes": warnings_in(self.folder / LOG),
@@ -364,7 +385,7 @@ class Job:
         stream.close()  # type: ignore[attr-defined]
         plan.objective.eval()
         gen = generator(plan.recipe.seed, "preview", device=self.world.device)
-        shown = plan.objective.preview(plan.frontend.fill(batch, plan.recipe.frames or None), gen)
+        shown = plan.objective.preview(plan.fill(batch), gen)
         if not shown:
             return
         arrays: dict[str, Any] = {name: tensor.float().cpu().numpy() for name, tensor in shown.items()}
@@ -382,6 +403,8 @@ class Job:
         )
         if plan.objective.labels_used:
             self._note(f"{cfg.name}: learns from labels, its own or another model's; its card says so.")
+        if self.held is not None:
+            self._note(f"{cfg.name}: {self.held.clips} of the clips are held out, to see when learning rests.")
         if clips < cfg.batch_size:
             self._note(
                 f"{cfg.name}: a batch holds each of the {clips} clips more than once; more data would serve better."

@@ -28,6 +28,8 @@ class Ramp:
 class Cosine:
     """Linear warm-up from `first` to `peak`, then half a cosine down to `floor` at `steps`.
 
+    Warm-up changes every `stair` steps alone. With `floor` equal to `peak` it stays there.
+
     >>> Cosine(peak=1.0, warmup=10, steps=110)(10)
     1.0
     """
@@ -37,9 +39,10 @@ class Cosine:
     warmup: int = 0
     floor: float = 0.0
     first: float = 0.0
+    stair: int = 1
 
     def __call__(self, step: int) -> float:
         if step < self.warmup:
-            return self.first + (self.peak - self.first) * step / self.warmup
+            return self.first + (self.peak - self.first) * (step - step % self.stair) / self.warmup
         progress = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -50,6 +50,7 @@ class Crops:
         short: A clip shorter than the crop is followed by zeros (`"pad"`) or by itself (`"repeat"`).
         per: An epoch takes one crop of each `"clip"`, or one for each started crop's length of it (`"duration"`).
         gain_db: Each crop is made louder or softer by up to so many decibels, uniformly.
+        only: The clips that are taken, by their numbers; None: all.
 
     Attributes:
         bad: The clips that could not be read, with the reason.
@@ -66,6 +67,7 @@ class Crops:
         short: Literal["pad", "repeat"] = "pad",
         per: Literal["clip", "duration"] = "clip",
         gain_db: float | int = 0.0,
+        only: Sequence[int] | None = None,
     ):
         if not len(source):
             raise DataError(f"{source.name}: no clips.")
@@ -83,14 +85,20 @@ class Crops:
         self._hopeless: set[int] = set()  # clips of which nothing can be read
         self._lock = threading.Lock()
         self._orders: dict[int, np.ndarray] = {}
-        share = [1 if per == "clip" else math.ceil(self._seconds(i) / seconds) for i in range(len(source))]
-        ends = np.cumsum(np.maximum(share, 1) * np.array([row.weight for row in source.rows]))
+        self._taken = list(range(len(source)) if only is None else only)
+        share = [1 if per == "clip" else math.ceil(self._seconds(i) / seconds) for i in self._taken]
+        ends = np.cumsum(np.maximum(share, 1) * np.array([source.rows[i].weight for i in self._taken]))
         self._crops = max(1, round(float(ends[-1])))
-        self._ends = ends * (self._crops / ends[-1])  # clip i has the crops of an epoch between ends i - 1 and i
+        self._ends = ends * (self._crops / ends[-1])  # the i-th clip has the crops of an epoch between ends i - 1 and i
 
     def __len__(self) -> int:
         """Crops of an epoch."""
         return self._crops
+
+    @property
+    def clips(self) -> int:
+        """How many clips are taken."""
+        return len(self._taken)
 
     def epoch_steps(self, batch_size: int) -> int:
         """Batches of an epoch (the last may begin the next one)."""
@@ -134,14 +142,14 @@ class Crops:
         """The clip of a crop. One of weight 1.5 has one crop in some epochs and two in others: each epoch looks at
         another place between two whole numbers, and golden steps spread these places evenly."""
         place = crop + epoch * 633 % 1024 / 1024
-        return min(int(np.searchsorted(self._ends, place, "right")), len(self._ends) - 1)
+        return self._taken[min(int(np.searchsorted(self._ends, place, "right")), len(self._ends) - 1)]
 
     def _candidates(self, first: int, dice: np.random.Generator) -> Iterator[int]:
         """The clip itself; should it be bad, others drawn at random, and in the end simply all of them."""
         yield first
         for _ in range(TRIES):
-            yield int(dice.integers(len(self.source)))
-        yield from range(len(self.source))
+            yield self._taken[int(dice.integers(len(self._taken)))]
+        yield from self._taken
 
     def _cut(self, i: int, at: float) -> tuple[np.ndarray, float]:
         seconds = self._length(i)
@@ -259,6 +267,19 @@ def batches(
                     yield crops.batch([future.result() for future in ahead.popleft()])
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def held_out(clips: int, most: int, seed: int) -> tuple[list[int], list[int]]:
+    """The numbers of the clips to learn from and, drawn from the seed, of those to measure on: a tenth at most.
+
+    Raises:
+        DataError: where there is but one clip.
+    """
+    if clips < 2:
+        raise DataError("one clip alone: none can be held out to measure on (train.schedule=plateau).")
+    order = rng(seed, "held out").permutation(clips)
+    count = min(most, max(1, clips // 10))
+    return sorted(order[count:].tolist()), sorted(order[:count].tolist())
 
 
 def clips(

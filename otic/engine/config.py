@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from otic.core.errors import ConfigError
 from otic.core.ramps import Cosine
+from otic.engine.plateau import PlateauConfig
+
+
+LEAST = {"steps": 1, "warmup": 0, "stair": 1, "lr": 0, "clip": 0, "accumulate": 1, "log_every": 1, "save_every": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +19,11 @@ class TrainConfig:
 
     steps: int = 400_000  # optimiser steps of the whole run
     warmup: int = 53_333  # of these, steps of linear warm-up from 0
+    stair: int = 1  # warm-up changes the learning rate every so many steps (SSAST: 50); 1: at each
     lr: float = 5e-4  # peak learning rate
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"  # after warm-up; plateau: cut where learning rests
     floor: float = 0.0  # learning rate at the end of the half cosine
+    plateau: PlateauConfig = field(default_factory=PlateauConfig)  # of schedule="plateau"
     adam: Literal["torch", "fairseq", "l2"] = "torch"  # AdamW; epsilon as in EAT's runs (slower); decay in the gradient
     betas: tuple[float, float] = (0.9, 0.95)  # Adam's decay rates
     eps: float = 1e-8  # Adam's epsilon
@@ -30,12 +37,12 @@ class TrainConfig:
     save_every: int = 0  # steps from one checkpoint to the next, besides; 0: by the clock alone
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "warmup": 0, "lr": 0, "clip": 0, "accumulate": 1, "log_every": 1, "save_every": 0}
-        for name, bound in least.items():
+        for name, bound in LEAST.items():
             if not getattr(self, name) >= bound:
                 raise ConfigError(f"train.{name}={getattr(self, name)}: at least {bound}.")
 
     @property
-    def schedule(self) -> Cosine:
-        """Learning rate by finished steps: the first step has lr 0 under warm-up, as upstream."""
-        return Cosine(peak=self.lr, warmup=self.warmup, steps=self.steps, floor=self.floor)
+    def rate(self) -> Cosine:
+        """Learning rate by finished steps, before any cut: the first step has lr 0 under warm-up, as upstream."""
+        floor = self.floor if self.schedule == "cosine" else self.lr
+        return Cosine(peak=self.lr, warmup=self.warmup, steps=self.steps, floor=floor, stair=self.stair)

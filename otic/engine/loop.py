@@ -25,6 +25,7 @@ from otic.core.seeds import fold, generator
 from otic.core.world import ALONE, World
 from otic.engine.config import TrainConfig
 from otic.engine.optim import step_optimizer
+from otic.engine.plateau import Rest
 
 Fill = Callable[[Batch], Batch]  # sets a batch's spec: a front-end's `fill`
 
@@ -37,11 +38,13 @@ class State:
         step: Finished optimiser steps, also the position in the data.
         clips: Clips seen by all processes together.
         seconds: Time spent in the loop, over all sittings.
+        rest: What checks on held-out clips have left of the learning rate; a hook moves it along.
     """
 
     step: int = 0
     clips: int = 0
     seconds: float = 0.0
+    rest: Rest = field(default_factory=Rest)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def train(
         DataError: when loss or gradient are not finite, naming the clips. The weights are then those before the step.
     """
     state = state or State()
-    net, schedule = replicate(objective, cfg, world), cfg.schedule
+    net, rate = replicate(objective, cfg, world), cfg.rate
     params = [p for p in objective.parameters() if p.requires_grad]
     began = asked = time.perf_counter()
     for step, batch in zip(range(state.step, cfg.steps), batches, strict=False):
@@ -114,7 +117,7 @@ def train(
         total = world.mean(sum(loss.total.item() for loss in losses) / len(pieces))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise DataError(not_finite(step, total, norm, batch, world))
-        step_optimizer(optimizer, lr := schedule(step))
+        step_optimizer(optimizer, lr := rate(step) * state.rest.share)
         objective.after_step(step + 1)  # type: ignore[operator]
         now = time.perf_counter()
         seconds, began = now - began, now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -39,6 +40,7 @@ class Recipe:
     method: str  # a name of `OBJECTIVES`
     objective: Any  # that objective's config
     encoder: Any  # config of what is trained and kept: a `ViTConfig`, `HTSATConfig` or `Cnn14Config`
+    init: Literal["encoder", "objective"] = "encoder"  # what `--init RUN` brings; objective: decoder and teacher too
     adopt: bool = False  # `--init MODEL` brings its own architecture and front-end instead of this recipe's
     frontend: FrontendConfig = field(default_factory=FrontendConfig)  # waves to spectrograms
     measure_statistics: bool = False  # take the front-end's mean and std from the data before the run
@@ -147,6 +149,7 @@ def teacher_of(loaded: Loaded, name: str) -> Teacher:
     )
 
 
+CHECKING = 0.05  # share of a run's time that looking for a plateau may take, where the recipe was shortened
 EPOCH = 2_000_000 // 512  # updates of an epoch of AudioSet-2M, taken as 2,000,000 clips
 RECIPES: Registry[Callable[[], Recipe]] = Registry("recipe")  # filled by the files beside this one
 
@@ -250,9 +253,20 @@ def audioset(name: str, method: str, objective: Any, epochs: int, encoder: ViTCo
 
 
 def lengthen(recipe: Recipe, steps: int) -> Recipe:
-    """The recipe for a run of `steps` updates: warm-up and the objective's ramps keep their share of the run."""
-    ratio = steps / recipe.train.steps
-    train = dataclasses.replace(recipe.train, steps=steps, warmup=round(recipe.train.warmup * ratio))
+    """The recipe for a run of `steps` updates: warm-up and the objective's ramps keep their share of the run.
+
+    So do the steps between checks for a plateau, unless these would take more than `CHECKING` of the time.
+    """
+    ratio, old = steps / recipe.train.steps, recipe.train
+    rare = math.ceil(old.plateau.clips / 3 / (CHECKING * recipe.batch_size))  # a forward pass is a third of a step
+    every = max(1, round(old.plateau.every * ratio), min(old.plateau.every, rare))
+    train = dataclasses.replace(
+        old,
+        steps=steps,
+        warmup=round(old.warmup * ratio),
+        stair=max(1, round(old.stair * ratio)),
+        plateau=dataclasses.replace(old.plateau, every=every),
+    )
     return dataclasses.replace(recipe, train=train, objective=stretch(recipe.objective, ratio))
 
 

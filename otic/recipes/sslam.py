@@ -16,11 +16,11 @@ from otic.recipes.base import RECIPES, Recipe, small, tiny
 def sslam_base() -> Recipe:
     """SSLAM's second stage as its authors' script runs it: EAT base goes on for 200,000 updates of 48 clips.
 
-        torchrun --nproc-per-node 4 -m otic.apps.cli pretrain sslam_base --init eat_base.safetensors \\
+        torchrun --nproc-per-node 4 -m otic.apps.cli pretrain sslam_base --init runs/eat_base \\
             --data audioset.csv --out runs/sslam_base
 
-    `--init` takes the first stage's encoder, which is EAT's of ten epochs; the decoder begins anew (published runs
-    kept it).
+    `--init` names the first stage's run, EAT's of ten epochs: student, teacher and decoder go on from there, as in
+    published runs. From a bare weights file the encoder alone does, and the decoder begins anew.
     Compute: four GPUs of 24 GB; hours not found.
     Score: the abstract reports 50.2 mAP on AudioSet-2M, fine-tuned, and up to 9.1 % more on polyphonic sets.
     """
@@ -29,6 +29,7 @@ def sslam_base() -> Recipe:
         method="sslam",
         objective=SSLAMConfig(),
         encoder=ViTConfig(),
+        init="objective",
         train=TrainConfig(steps=200_000, warmup=25_000, lr=5e-5, adam="fairseq", log_every=10, save_minutes=15.0),
         inference=Options(window=10.0),
     )

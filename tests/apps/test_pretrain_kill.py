@@ -122,6 +122,6 @@ def test_any_way_of_training_goes_on_exactly(tmp_path, options):
 
 def test_the_run_is_what_the_recipe_says(unbroken):
     log = read_log(unbroken / "log.jsonl")
-    schedule = nano().train.schedule
+    schedule = nano().train.rate
     assert [line["step"] for line in log] == list(range(1, STEPS + 1))
     assert [line["lr"] for line in log] == pytest.approx([schedule(step) for step in range(STEPS)], rel=1e-4)

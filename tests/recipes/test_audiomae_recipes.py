@@ -9,7 +9,7 @@ from otic.recipes import RECIPES
 
 def test_the_base_recipe_is_the_paper():
     recipe = RECIPES["audiomae_base"]()
-    train, schedule = recipe.train, recipe.train.schedule
+    train, schedule = recipe.train, recipe.train.rate
     assert (recipe.batch_size, train.betas, train.weight_decay) == (512, (0.9, 0.95), 1e-4)
     assert train.steps == 32 * (2_000_000 // 512) and train.steps * 3 == train.warmup * 32
     assert schedule(train.warmup) == 4e-4 and schedule(train.steps) == pytest.approx(0.0, abs=1e-12)

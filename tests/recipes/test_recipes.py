@@ -103,7 +103,7 @@ def test_msclap_is_the_papers_size():
 
 def test_the_base_recipe_is_the_paper():
     recipe = RECIPES["eat_base"]()
-    schedule = recipe.train.schedule
+    schedule = recipe.train.rate
     assert (recipe.batch_size, recipe.objective.clones, recipe.train.steps) == (48, 16, 400_000)
     assert schedule(0) == 0.0 and schedule(53_333) == 5e-4 and schedule(400_000) == pytest.approx(0.0, abs=1e-12)
     assert schedule(100_000) == pytest.approx(0.5 * 5e-4 * (1 + torch.tensor(torch.pi * 46_667 / 346_667).cos().item()))
