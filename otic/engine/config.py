@@ -9,7 +9,6 @@ from otic.core.errors import ConfigError
 from otic.core.ramps import Cosine
 from otic.engine.plateau import PlateauConfig
 
-
 LEAST = {"steps": 1, "warmup": 0, "stair": 1, "lr": 0, "clip": 0, "accumulate": 1, "log_every": 1, "save_every": 0}
 
 

@@ -10,6 +10,7 @@ Axes: count masks, n tokens (token p = freq * t + f), g tiles of a mask.
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Int
@@ -120,12 +121,19 @@ def legacy_indices(grid: tuple[int, int], hidden: int, rng: random.Random, side:
             f"hidden={hidden} of {grid[0]}x{grid[1]} patches: the published sampler ends for 1..{n - 2} only. "
             "Hide fewer, take longer clips, or the balanced sampler."
         )
-    c = rng.randrange(side[1] - side[0] + 1) + side[0]
+    squares = _squares(n, time, rng.randrange(side[1] - side[0] + 1) + side[0])
     found: set[int] = set()
     while len(found) <= hidden:
-        start = rng.randrange(n)
-        found.update(q for i in range(c) for j in range(c) if 0 < (q := start + time * i + j) < n)
+        found.update(squares[rng.randrange(n)])
     return list(found)[:hidden]  # a set of small integers iterates in hash order, which upstream cuts too
+
+
+@lru_cache(maxsize=64)
+def _squares(n: int, time: int, side: int) -> list[tuple[int, ...]]:
+    """The patches of the square at each start, in upstream's order."""
+    return [
+        tuple(q for i in range(side) for j in range(side) if 0 < (q := start + time * i + j) < n) for start in range(n)
+    ]
 
 
 def time_major(index: Int[Tensor, "*b m"], grid: tuple[int, int]) -> Int[Tensor, "*b m"]:

@@ -5,6 +5,7 @@ front-end and the augmentations are in test_frontends.py.
 """
 
 import json
+import math
 import random
 import re
 from dataclasses import replace
@@ -125,20 +126,25 @@ def test_every_mask(golden):
         ), row["seed"]
 
 
+DRAWS = 16_000  # of ours; fewer, and their own noise passes the tolerance (of 2,500: 0.01 a place, its largest 0.03)
+STORED = 0.008  # standard error of a stored place, at most (README)
+
+
 def test_marginals(golden):
     """What the published sampler prefers, and that ours does not."""
     tables = np.load(golden("ssast") / "mask_marginals.npz")
     assert tables.files
     for name in tables.files:
         want = torch.from_numpy(tables[name]).float()
-        m, grid = int(re.search(r"\d+", name)[0]), (want.shape[1], want.shape[0])
-        visible = masking.clusters_legacy(2500, grid, hidden=m, rng=random.Random(m))
-        share = (~visible).float().mean(0).view(grid).T
-        close(f"{name} legacy", share, want, 0.05)  # the largest of 512 differences of two estimates, each +-0.01
-        assert (share - want).abs().mean() < 0.015
-        visible = masking.clusters(2500, grid, hidden=m, gen=torch.Generator().manual_seed(m))
+        m, grid, rng = int(re.search(r"\d+", name)[0]), (want.shape[1], want.shape[0]), random.Random(name)
+        pieces = [masking.clusters_legacy(1000, grid, hidden=m, rng=rng) for _ in range(DRAWS // 1000)]
+        share = (~torch.cat(pieces)).float().mean(0).view(grid).T
+        close(f"{name} legacy", share, want, 0.03)
+        off = (share - want).square().mean().sqrt()  # two estimates differ by the errors of both
+        assert off < 1.5 * math.hypot(STORED, 0.5 / math.sqrt(DRAWS)), f"{name} legacy: off by {off:.3g} on average"
+        visible = masking.clusters(6000, grid, hidden=m, gen=torch.Generator().manual_seed(m))
         share = (~visible).float().mean(0)
-        assert (share - m / want.numel()).abs().max() < 0.05
+        close(f"{name} balanced", share, torch.full_like(share, m / want.numel()), 0.03)
 
 
 # --- loading
@@ -192,23 +198,47 @@ def test_losses_and_accuracy(passed):
         assert loss.parts["accuracy"].item() == case.values["acc"].float().item(), case.kind
 
 
+def right_ones(scores, exact, targets, axis):
+    """The least and the largest number of argmaxes over an axis that can be right.
+
+    Inputs repeat in time, so some targets are the same bit for bit. Over targets (axis 1) the first of equal ones wins,
+    in upstream's order, which is ours here; a matrix product that rounds its rows differently would break such ties at
+    random. What is left undecided are gaps below float32's error in these scores, measured against float64.
+    """
+    n, slack = scores.shape[1], 2 * (scores - exact).abs().max()
+    own, others = exact.diagonal(dim1=1, dim2=2), exact.masked_fill(torch.eye(n, dtype=torch.bool), -torch.inf)
+    first = torch.ones(len(scores), n, dtype=torch.bool)
+    if axis == 1:
+        same = torch.cdist(targets.double(), targets.double(), p=torch.inf) == 0
+        first = same.int().argmax(2) == torch.arange(n)
+        others = others.masked_fill(same, -torch.inf)
+    gap = own - others.amax(axis)
+    return ((gap > slack) & first).sum().item(), ((gap >= -slack) & first).sum().item()
+
+
 @torch.no_grad()
 def test_the_other_direction_and_the_usual_accuracies(passed):
+    """The accuracies equal the stored ones exactly, but for argmaxes that float32 cannot decide."""
     for case, objective, loss in passed:
-        stored = case.values
-        scores = products(
-            take(patches(case.pretraining, objective.net.patch), case.hidden),
-            objective.contrast(objective.states(case.pretraining, case.hidden)),
-        )
-        other = case.objective(nce_norm="targets").losses(case.pretraining, case.hidden).parts
+        stored, spec, patch = case.values, case.pretraining, objective.net.patch
+        targets = take(patches(spec, patch), case.hidden)
+        scores = products(targets, objective.contrast(objective.states(spec, case.hidden)))
+        double = case.objective().double()
+        exact = targets.double() @ double.contrast(double.states(spec.double(), case.hidden)).mT
+        other = case.objective(nce_norm="targets").losses(spec, case.hidden).parts
         want = stored["info_nce_paper_eq1_direction"]
         close(f"{case.kind} eq. 1", other["nce"], want, 1e-4 * want.abs().item())
-        near = {"abs": 1.5 / case.hidden.numel()}  # one near-tie may fall the other way
-        right = stored["info_acc_argmax_over_predictions"].item()
-        assert loss.parts["retrieval"].item() == pytest.approx(right, **near), case.kind
-        usual = retrieval(scores, "targets").item()
-        assert usual == other["retrieval"].item()
-        assert usual == pytest.approx(stored["info_acc_argmax_over_targets_raw_logits"].item(), **near), case.kind
+        for key, axis, ours in (
+            ("info_acc_argmax_over_predictions", 2, loss.parts["retrieval"]),
+            ("info_acc_argmax_over_targets_raw_logits", 1, other["retrieval"]),
+        ):
+            least, most = right_ones(scores, exact, targets, axis)
+            counts = [share.item() * case.hidden.numel() for share in (ours, stored[key])]
+            assert counts == pytest.approx([round(count) for count in counts], abs=1e-3), f"{case.kind} {key}"
+            for count in map(round, counts):
+                assert least <= count <= most, f"{case.kind} {key}: {count} right, not in {least}..{most}"
+            assert abs(counts[0] - counts[1]) < 1.5, f"{case.kind} {key}: {counts}"
+        assert retrieval(scores, "targets") == other["retrieval"]
 
 
 @torch.no_grad()
