@@ -26,8 +26,10 @@ def begin(
     teachers: Sequence[Teacher],
     tokenizer: Tokenizer | None,
     note: Callable[[str], None],
-) -> Objective:
+) -> tuple[Objective, Tensor | None]:
     """The objective around `encoder`, which gets the weights of `init`; the rest too, where the recipe asks for it.
+
+    With it the mel matrix that the weights were trained with, where they bring one and the front-end is the same.
 
     Args:
         recipe: Its `init` says what is taken.
@@ -50,7 +52,7 @@ def begin(
             inherit(objective, checkpoint.read(path), path)
         else:
             note(f"{init}: holds the encoder alone; what else {recipe.method} learns begins anew.")
-    return objective
+    return objective, first.bank if first.frontend == recipe.frontend else None
 
 
 def inherit(objective: Objective, saved: dict[str, Any], path: Path) -> None:

@@ -123,6 +123,7 @@ class Plan:
     objective: Objective
     optimizer: torch.optim.Optimizer
     state: State
+    bank: torch.Tensor | None  # the front-end's mel matrix, where the first weights brought one
 
     def fill(self, batch: Batch) -> Batch:
         return self.frontend.fill(batch, self.recipe.frames or None)
@@ -242,8 +243,9 @@ class Job:
         if reads is not None:
             recipe, tokenizer = reads.settle(recipe), reads.tokenizer
         encoder, objective = recipe.build(self._teachers, tokenizer)
+        bank = None if saved is None else saved.get("bank")
         if saved is None and self.init is not None:
-            objective = begin(recipe, encoder, self.init, self._teachers, tokenizer, self._note)
+            objective, bank = begin(recipe, encoder, self.init, self._teachers, tokenizer, self._note)
         if saved is None and reads is not None:
             reads.fill(objective, str(recipe.objective.language))
         objective.to(self.world.device).train()
@@ -256,7 +258,8 @@ class Job:
             state = State(saved["step"], saved["clips"], saved["seconds"], Rest(*saved.get("rest", ())))
         if reads is not None:
             understand(objective, reads, self.crops.source, self.folder, self.world, self.teacher_cache)
-        return Plan(recipe, Frontend(recipe.frontend).to(self.world.device), objective, optimizer, state)
+        frontend = Frontend(recipe.frontend, bank=bank).to(self.world.device)
+        return Plan(recipe, frontend, objective, optimizer, state, bank)
 
     @cached_property
     def _teachers(self) -> list[Teacher]:
@@ -325,7 +328,7 @@ class Job:
                 "otic": __version__, "request": self.request, "steps": plan.recipe.train.steps,
                 "statistics": [front.mean, front.std] if plan.recipe.measure_statistics else None,
                 "step": state.step, "clips": state.clips, "seconds": state.seconds,
-                "rest": list(state.rest), "labels_used": plan.objective.labels_used,
+                "rest": list(state.rest), "labels_used": plan.objective.labels_used, "bank": plan.bank,
                 "objective": plan.objective.state_dict(), "optimizer": plan.optimizer.state_dict(),
             }  # fmt: skip
             checkpoint.save(self.folder, content)
@@ -335,7 +338,7 @@ class Job:
     def _export(self, plan: Plan) -> None:
         extra, described = plan.objective.extras()
         encoder, frontend = plan.objective.encoder, plan.recipe.frontend
-        store.save(self.folder / WEIGHTS, encoder, frontend, self._card(plan), extra, described)
+        store.save(self.folder / WEIGHTS, encoder, frontend, self._card(plan), extra, described, plan.bank)
 
     def _card(self, plan: Plan) -> dict[str, Any]:
         recipe, state = plan.recipe, plan.state

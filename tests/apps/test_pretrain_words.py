@@ -17,12 +17,14 @@ from safetensors.torch import load_file
 import otic
 from otic.apps.pretrain import pretrain
 from otic.apps.pretrain_words import KEPT, VECTORS, texts, warn_of_long
+from otic.audio.frontend import Frontend
 from otic.core.errors import ConfigError, DataError, OticWarning, WeightsError
 from otic.core.seeds import rng
 from otic.data.source import open_source
 from otic.engine.checkpoint import read
 from otic.engine.log import read_log
 from otic.models.tokenizer import Tokenizer
+from otic.weights import store
 
 STEPS = 4
 SMALL = (
@@ -90,6 +92,22 @@ def test_what_comes_out(encoder, whole):
     np.testing.assert_allclose(np.linalg.norm(np.concatenate((text, audio)), axis=1), 1, rtol=1e-5)
     assert model.card["labels_used"] is True and model.card["init"] == str(encoder)
     assert {"loss", "accuracy", "scale"} <= read_log(whole / "log.jsonl")[-1].keys()
+
+
+def test_a_mel_matrix_of_its_own_is_kept(tmp_path, encoder):
+    """Published encoders come with the one that they were trained with."""
+    found = store.load(encoder / "model.safetensors")
+    bank = 0.9 * Frontend(found.frontend).mel.spectrum.bank
+    first = tmp_path / "first.safetensors"
+    store.save(first, found.encoder, found.frontend, found.card, bank=bank)
+    clap(tmp_path / "whole", first, steps=2)
+    crash(tmp_path / "broken", 1, first, steps=2)
+    first.unlink()
+    store.save(first, found.encoder, found.frontend, found.card)  # not asked again
+    clap(tmp_path / "broken", first, steps=2)
+    assert_equal(tmp_path / "whole", tmp_path / "broken")
+    assert torch.equal(store.load(tmp_path / "whole" / "model.safetensors").bank, bank)
+    assert torch.equal(otic.load(tmp_path / "whole").frontend.mel.spectrum.bank, bank)
 
 
 def test_wrong_uses(tmp_path, encoder, whole):
