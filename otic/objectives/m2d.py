@@ -100,10 +100,10 @@ class M2D(Objective):
     def views(
         self, spec: Float[Tensor, "b 1 t f"], visible: Bool[Tensor, "b n"], gen: Generator | None = None
     ) -> Views:
-        """Targets and guesses for given masks (`gen` is for drop path alone)."""
+        """Targets and guesses for given masks (`gen` is for drop path and dropout alone)."""
         tokens, grid = self.student.tokens(spec)
         seen = self.student.encode(tokens, visible, gen=gen)
-        guess = self.predictor(seen.patches, visible, grid, seen.cls)
+        guess = self.predictor(seen.patches, visible, grid, seen.cls, gen)
         return Views(self.targets(tokens, visible), guess)
 
     @torch.no_grad()
