@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from sources_for_tests import RATE, Numbers
 
 from otic.core.errors import AudioWarning, ConfigError, DataError
-from otic.data.crops import Crops, batches, clips
+from otic.data.crops import Crops, batches, clips, held_out
 from otic.data.source import open_source
 
 
@@ -36,6 +37,29 @@ def test_every_clip_once_an_epoch(n, seed, epoch):
     crops = crops_of(Numbers([100] * n), seed=seed)
     indices = [crops.take(p).clip for p in range(epoch * n, (epoch + 1) * n)]
     assert sorted(indices) == list(range(n))
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(2, 60), most=st.integers(1, 9), seed=st.integers(0, 99), per=st.sampled_from(["clip", "duration"]))
+def test_clips_that_are_held_out_are_never_taken(n, most, seed, per):
+    learned, held = held_out(n, most, seed)
+    assert sorted(learned + held) == list(range(n)) and len(held) == min(most, max(1, n // 10))
+    source = Numbers([100 + k for k in range(n)], {k for k in range(n) if k % 3 == 0 and k != learned[-1]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AudioWarning)  # others of the same part stand in for bad ones
+        crops = crops_of(source, seed=seed, only=learned, per=per)
+        assert {crops.take(p).clip for p in range(2 * len(crops))} <= set(learned)
+    assert crops.clips == len(learned) and len(crops) >= len(learned)
+
+
+def test_what_is_held_out_follows_from_the_seed():
+    drawn = [tuple(held_out(50, 5, seed)[1]) for seed in (0, 0, 1, 2)]
+    assert drawn[0] == drawn[1] and len(set(drawn)) == 3
+
+
+def test_one_clip_cannot_be_held_out():
+    with pytest.raises(DataError, match="held out"):
+        held_out(1, 5, 0)
 
 
 def test_the_order_changes_by_epoch_and_by_seed():
