@@ -63,7 +63,7 @@ def pretrain(
         precision: `fp32`, `bf16`, or `auto` (bf16 where the hardware is faster in it).
         device: `cpu`, `cuda:0`, ...; None: a GPU when there is one.
         devices: Processes that share each batch, one for each GPU; None: all GPUs.
-        init: A MODEL whose encoder's weights are the first ones.
+        init: A MODEL whose encoder's weights are the first ones; a run's folder may bring more (`Recipe.init`).
         settings: Changes of the recipe (`--set`): `("train.lr=1e-3", "batch_size=32")`.
         threads: That read clips while the last batch is computed.
         cache_gb: Memory for decoded clips, in 1e9 bytes.
