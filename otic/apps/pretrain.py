@@ -15,7 +15,7 @@ from otic.apps.pretrain_launch import launch, processes
 from otic.apps.pretrain_request import Length, choose, request, resume_command
 from otic.core.world import Precision, World
 from otic.data.crops import Crops, held_out
-from otic.data.rows import Source
+from otic.data.rows import Source, training
 from otic.data.source import open_source
 from otic.engine.interrupt import Interrupt, Interrupted
 from otic.engine.loop import Hook
@@ -53,7 +53,8 @@ def pretrain(
 
     Args:
         recipe: A name of `otic.recipes.RECIPES`, or a `Recipe`.
-        data: Any SRC, or several (see `open_source`).
+        data: Any SRC, or several (see `open_source`). A recipe that learns words takes the split `train`, where there
+            is one.
         out: The run's folder.
         where: Conditions on the data's rows (`in_test=0`).
         steps: Updates of the whole run. At most one of `steps`, `epochs` and `minutes`; by default, the recipe's.
@@ -89,6 +90,7 @@ def pretrain(
     chosen, length = choose(base, seed, settings), Length(steps, epochs, minutes, tuple(settings))
     sources = (str(data),) if isinstance(data, str | Path) else tuple(str(d) for d in data)
     source = open_source(sources, where=where)
+    source = training(source) if base.learns_words else source  # what `evaluate` asks for is not learned from
     base = for_classes(base, source.classes)
     chosen = choose(base, seed, settings)
     asked = request(chosen, source, steps=steps, epochs=epochs, minutes=minutes, precision=precision, init=init)

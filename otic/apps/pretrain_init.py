@@ -45,7 +45,7 @@ def begin(
     first = read_model(init)
     store.fill(encoder, first.encoder.state_dict(), str(init))
     objective = recipe.wrap(encoder, teachers, tokenizer)
-    objective.labels_used |= saw_labels(first.card)
+    objective.labels_used = objective.labels_used or saw_labels(first.card)
     if recipe.init == "objective":
         path = Path(init).expanduser() / checkpoint.CURRENT
         if path.is_file():

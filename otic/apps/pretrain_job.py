@@ -253,7 +253,7 @@ class Job:
         state = State()
         if saved is not None:
             objective.load_state_dict(saved["objective"])
-            objective.labels_used |= saved.get("labels_used", False)
+            objective.labels_used = objective.labels_used or saved.get("labels_used", False)
             optimizer.load_state_dict(saved["optimizer"])
             state = State(saved["step"], saved["clips"], saved["seconds"], Rest(*saved.get("rest", ())))
         if reads is not None:
@@ -404,8 +404,9 @@ class Job:
             f"{cfg.name}: {clips} clips x {epochs:.1f} epochs / batches of {cfg.batch_size} = {steps} updates, "
             f"crops of {cfg.crop_seconds:g} s, {str(self.world.dtype).removeprefix('torch.')} on {self.world.device}"
         )
-        if plan.objective.labels_used:
-            self._note(f"{cfg.name}: learns from labels, its own or another model's; its card says so.")
+        if said := plan.objective.labels_used:
+            what = said if isinstance(said, str) else "labels, its own or another model's"
+            self._note(f"{cfg.name}: learns from {what}; its card says so.")
         if self.held is not None:
             self._note(f"{cfg.name}: {self.held.clips} of the clips are held out, to see when learning rests.")
         if clips < cfg.batch_size:

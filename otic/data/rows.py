@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+TRAIN = {"train", "training"}  # names of the split that is learned from
 Event = tuple[float, float, str]  # onset and offset in seconds, label
 
 
@@ -81,6 +82,13 @@ class Source(ABC):
     def subset(self, indices: Sequence[int] | np.ndarray) -> Source:
         """These rows only, in this order."""
         return Subset(self, [int(i) for i in indices])
+
+
+def training(source: Source) -> Source:
+    """Without the rows of other splits, where there is a split `train`; all of a source that has none."""
+    own = [i for i, row in enumerate(source.rows) if (row.split or "train") in TRAIN]
+    known = any(row.split in TRAIN for row in source.rows)
+    return source.subset(own) if known and len(own) < len(source) else source
 
 
 class Subset(Source):

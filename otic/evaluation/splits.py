@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 
 from otic.core.errors import DataError
 from otic.core.seeds import rng
-from otic.data.rows import Row
+from otic.data.rows import TRAIN, Row
 
-TRAIN, VALID, TEST = {"train", "training"}, {"valid", "val", "validation", "dev"}, {"test", "eval", "testing"}
+VALID, TEST = {"valid", "val", "validation", "dev"}, {"test", "eval", "testing"}
 GROUPS = (
     "speaker",
     "speaker_id",

@@ -17,7 +17,7 @@ class Objective(nn.Module, ABC):
     not be trained have `requires_grad` off.
     """
 
-    labels_used: bool = False  # whether it learns from human labels; a model's card says so
+    labels_used: bool | str = False  # whether it learns from human labels, or from which; a model's card says so
 
     @abstractmethod
     def forward(self, batch: Batch, gen: Generator) -> Loss:

@@ -46,7 +46,7 @@ class Caption(Objective):
         tokenizer: Of prompts and texts; None: plain bytes.
     """
 
-    labels_used = True  # answers are labels, or captions that people wrote
+    labels_used = "labels and captions, as answers"
 
     def __init__(
         self,

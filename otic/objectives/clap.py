@@ -65,7 +65,7 @@ class CLAP(Objective):
         tokenizer: Of the captions; None: plain bytes.
     """
 
-    labels_used = True  # captions are written by people (or made from their labels)
+    labels_used = "captions"  # written by people, or made from their labels
 
     def __init__(self, encoder: nn.Module, cfg: CLAPConfig, gen: Generator, tokenizer: Tokenizer | None = None):
         super().__init__()

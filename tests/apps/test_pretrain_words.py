@@ -90,7 +90,7 @@ def test_what_comes_out(encoder, whole):
     text, audio = model.text(["a tone rises", "noise"]), model.audio([np.ones(8000, np.float32)])
     assert model.towers is not None and text.shape == (2, 16) and audio.shape == (1, 16)
     np.testing.assert_allclose(np.linalg.norm(np.concatenate((text, audio)), axis=1), 1, rtol=1e-5)
-    assert model.card["labels_used"] is True and model.card["init"] == str(encoder)
+    assert model.card["labels_used"] == "captions" and model.card["init"] == str(encoder)
     assert {"loss", "accuracy", "scale"} <= read_log(whole / "log.jsonl")[-1].keys()
 
 

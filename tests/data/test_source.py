@@ -11,6 +11,7 @@ from sources_for_tests import RATE, tone, write_csv
 
 from otic.core.errors import DataError
 from otic.data import manifests
+from otic.data.rows import training
 from otic.data.source import open_source
 
 
@@ -282,3 +283,12 @@ def test_folders_of_recordings(recordings):
     assert sum(len(row.events) for row in birds.rows) == 5111 and birds.classes == ["bengalese_finch_song"]
     digits = open_source(recordings("fsdd"), label_column="speaker", split_column="split_speaker")
     assert len(digits.classes) == 6 and {row.split for row in digits.rows} == {"train", "test", "valid", "unused"}
+
+
+def test_words_are_learned_from_the_training_split_alone():
+    whole = open_source("synth:corpus?clips=40")
+    kept = training(whole)
+    assert len(kept) == 30 and {row.split for row in kept.rows} == {"train"}
+    assert training(kept) is kept
+    test_only = whole.subset([i for i, row in enumerate(whole.rows) if row.split == "test"])
+    assert training(test_only) is test_only, "no split train: all of it"
