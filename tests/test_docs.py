@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md") if p.name != "log.md")]
 SMALLER = {
     r"--clips 300": "--clips 60",
+    r"--minutes 3": "--steps 2 --set batch_size=4",
     r"--minutes 5": "--steps 1 --set batch_size=4 --set objective.clones=2",
     r"minutes=5": 'steps=1, settings=["batch_size=4", "objective.clones=2"]',
 }
