@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from otic.audio.frontend import FrontendConfig
+from otic.core.errors import ConfigError
 from otic.core.ramps import Ramp
 from otic.core.registry import Registry
 from otic.core.seeds import generator
@@ -53,6 +54,10 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)  # optimiser, schedule, saving
     inference: Options = field(default_factory=Options)  # how the trained model is read out, unless told otherwise
     seed: int = 0  # of weights, order, crops, masks
+
+    def __post_init__(self) -> None:
+        if self.init == "objective" and self.learns_words:  # its numbers mean the texts of the run it comes from
+            raise ConfigError(f"init=objective: {self.method} gets a new tokenizer; init=encoder is what it can take.")
 
     def build(
         self, teachers: Sequence[Teacher] | None = None, tokenizer: Tokenizer | None = None

@@ -7,7 +7,8 @@ import torch
 from nano_run import DATA, nano, run
 
 from otic.apps.pretrain import pretrain
-from otic.core.errors import WeightsError
+from otic.core.config import override
+from otic.core.errors import ConfigError, WeightsError
 from otic.engine.checkpoint import read
 from otic.objectives.m2d import M2DConfig
 from otic.objectives.sslam import SSLAMConfig
@@ -78,3 +79,9 @@ def test_what_does_not_fit_is_refused_with_the_mend(eat, tmp_path, changes):
     recipe = nano(init="objective", **changes)
     with pytest.raises(WeightsError, match=r"checkpoint\.pt: .* To take its encoder alone: --set init=encoder\."):
         pretrain(recipe, DATA, out=tmp_path, steps=1, init=eat.folder, quiet=True, precision="fp32", device="cpu")
+
+
+def test_what_learns_words_takes_the_encoder_alone():
+    """Else its text tower would read with another tokenizer than it learned with."""
+    with pytest.raises(ConfigError, match="clap gets a new tokenizer"):
+        override(RECIPES["clap_tiny"](), ["init=objective"])
