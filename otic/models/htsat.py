@@ -25,7 +25,7 @@ from otic.core.seeds import generator
 from otic.models.decibels import crop, need, normalise, stripe
 from otic.models.fusion import Fusion
 from otic.models.init import init_default
-from otic.models.swin import Stage, SwinAttention
+from otic.models.swin import Stage, SwinAttention, full_precision
 from otic.models.vit import Encoded
 
 
@@ -189,7 +189,8 @@ class HTSAT(nn.Module):
     def _encode(self, x: Tensor, longer: Tensor | None, gen: Generator | None) -> Float[Tensor, "b n d"]:
         """Tokens of one picture."""
         dtype = self.patch.proj.weight.dtype
-        y = self.patch.proj(self.image(x[:, :1]).to(dtype))
+        with full_precision(x):
+            y = self.patch.proj(self.image(x[:, :1]).to(dtype))
         if self.fusion is not None and longer is not None and bool(longer.any()):
             which = longer.nonzero().flatten()
             parts = self.image(x[which, 1:]).to(dtype)

@@ -12,6 +12,7 @@ Axes: b clips, n tokens of a square picture, d width, w windows, m tokens of a w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,7 +21,10 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from otic.models.block import FeedForward
+from otic.models.linear import linear
 from otic.models.window import cut, window_mask
+
+CACHE = 1 << 19  # numbers, for each thread: clips that go through a stage together on CPUs, so that they stay in cache
 
 
 class SwinAttention(nn.Module):
@@ -48,10 +52,13 @@ class SwinAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         b, n, d = x.shape
-        qkv = self.qkv(x)
+        qkv = linear(self.qkv, x)
+        if qkv.device.type == "cpu" and not plain(qkv):
+            qkv = qkv.to(torch.promote_types(qkv.dtype, torch.float32))  # faster than attention in bf16, and finer
         q, k, v = qkv.view(-1, self.area, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # [b w, h, m, e]
-        y = attend(q, k, v, self.bias(torch.promote_types(q.dtype, torch.float32) if plain(q) else q.dtype), b)
-        return self.out(y.transpose(1, 2).reshape(b, n, d))
+        with full_precision(x):
+            y = attend(q, k, v, self.bias(torch.promote_types(q.dtype, torch.float32) if plain(q) else q.dtype), b)
+        return linear(self.out, y.transpose(1, 2).reshape(b, n, d))
 
     def bias(self, dtype: torch.dtype) -> Float[Tensor, "w h m m"]:
         """What is added to scores; one for all windows, or (with a mask) one for each.
@@ -72,10 +79,13 @@ class SwinAttention(nn.Module):
 
 
 def plain(q: Tensor) -> bool:
-    """Whether attention is best written out: on CPUs, fused kernels are slow in bf16 and where gradients are wanted."""
-    return (
-        q.device.type == "cpu" and (q.dtype == torch.bfloat16 or q.requires_grad) and not torch.compiler.is_compiling()
-    )
+    """Whether attention is best written out: on CPUs, fused kernels are slow where gradients are wanted."""
+    return q.device.type == "cpu" and q.requires_grad and not torch.compiler.is_compiling()
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Autocast off for inference on CPUs."""
+    return nullcontext() if x.device.type != "cpu" or torch.is_grad_enabled() else torch.autocast("cpu", enabled=False)
 
 
 def attend(
@@ -117,8 +127,9 @@ class SwinBlock(nn.Module):
         self.mlp = FeedForward(width, hidden)
 
     def forward(self, x: Float[Tensor, "b n d"], gen: Generator | None = None) -> Float[Tensor, "b n d"]:
-        x = x + self._drop(self.attn(self.norm1(x)), gen)
-        return x + self._drop(self.mlp(self.norm2(x)), gen)
+        x = x + self._drop(self.attn(self.norm1(x)), gen).to(x)  # adding numbers of two kinds is slow
+        y = linear(self.mlp.fc2, linear(self.mlp.fc1, self.norm2(x), "none"))
+        return x + self._drop(y, gen).to(x)
 
     def _drop(self, branch: Tensor, gen: Generator | None) -> Tensor:
         if not (self.training and self.drop_path):
@@ -138,7 +149,8 @@ class Merge(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n2 d2"]:
         """Args: tokens, the four of each new one in a row."""
-        return self.reduction(self.norm(x.reshape(len(x), x.shape[1] // 4, -1)))
+        with full_precision(x):  # no residual passes by
+            return linear(self.reduction, self.norm(x.reshape(len(x), x.shape[1] // 4, -1)))
 
 
 class Stage(nn.Module):
@@ -190,6 +202,12 @@ class Stage(nn.Module):
         self.register_buffer("enter", inverse(leave)[last], persistent=False)  # the inverse of `leave`
 
     def forward(self, x: Float[Tensor, "b n d"], gen: Generator | None = None) -> Float[Tensor, "b n2 d2"]:
+        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling() or self.training:
+            return self._run(x, gen)
+        clips = max(1, CACHE * torch.get_num_threads() // max(1, x[:1].numel()))
+        return self._run(x) if len(x) <= clips else torch.cat([self._run(part) for part in x.split(clips)])
+
+    def _run(self, x: Tensor, gen: Generator | None = None) -> Float[Tensor, "b n2 d2"]:
         for i, block in enumerate(self.blocks):
             if i and self.there is not None and self.back is not None:
                 x = shuffle(x, self.there, self.back) if i % 2 else shuffle(x, self.back, self.there)
