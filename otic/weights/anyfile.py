@@ -88,9 +88,9 @@ def is_safetensors(path: Path) -> bool:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """The configs beside a file of the hub; empty when there are none."""
+    """The configs beside a file: `config.json` of the hub, `NAME_config.json` of its own; empty when there are none."""
     settings: dict[str, Any] = {}
-    for name, key in SETTINGS:
+    for name, key in (*SETTINGS, (f"{path.stem}_config.json", "")):
         config = path.with_name(name)
         try:
             said = dict(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else {}

@@ -7,10 +7,12 @@ what shapes do not tell, from the json beside them. Tolerances are the set's.
 import json
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+import otic
 from otic.audio.frontend import Frontend
 from otic.models.joint_heads import MLPHead, ResidualHead
 from otic.models.tokenizer import Tokens
@@ -175,3 +177,17 @@ def test_residual_head(golden):
         for name, want in data.items():
             if name not in ("x", "loss_weight") and not name.startswith("w."):
                 close(f"{path.name}: {name}", got[name], want, 1e-5)
+
+
+def test_a_file_is_opened_with_the_json_of_its_own_name(golden):
+    """Sizes that no shape tells (hop, heads) may stand in `NAME_config.json`."""
+    found = [p for p in sorted(golden("clap").glob("msclap_*.pth")) if p.with_name(f"{p.stem}_config.json").is_file()]
+    assert found
+    for path in found:
+        said = json.loads(path.with_name(f"{path.stem}_config.json").read_text())
+        model = otic.load(path)
+        assert (model.frontend.cfg.hop, model.frontend.cfg.fft) == (
+            said["frontend"]["hop_size"],
+            said["frontend"]["window_size"],
+        )
+        assert model.audio([np.zeros(model.sample_rate, np.float32)]).shape == (1, said["d_proj"])
