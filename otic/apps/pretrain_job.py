@@ -31,7 +31,7 @@ from otic.core.seeds import generator
 from otic.core.world import World
 from otic.data.crops import Crops, batches
 from otic.engine import checkpoint
-from otic.engine.calibrate import Enough, Stopwatch
+from otic.engine.calibrate import Enough, Pace, Stopwatch
 from otic.engine.check import Check
 from otic.engine.health import CLIPS, Health, interval
 from otic.engine.hooks import Save
@@ -219,12 +219,20 @@ class Job:
 
     def _fitting(self, seconds: float, recipe: Recipe) -> int:
         """How many steps fit: a trial run, thrown away, says how long one takes."""
-        watch = Stopwatch(min(SHARE * seconds, MOST), self.world)
-        with contextlib.suppress(Enough):
-            self._loop(self._build(recipe, None), (watch, self._quit))
+        plan = self._build(recipe, None)
+        pace = self._timed(plan, min(SHARE * seconds, MOST))
+        if getattr(recipe.objective, "remember", False):  # clips that come again cost less
+            plan.state.step = 0
+            pace = Pace(pace.first, self._timed(plan, 0.0).later)
         spare = SPARE + (0.0 if self.held is None else CHECKING)
         left = seconds * (1 - spare) - (time.perf_counter() - self.began)
-        return watch.pace().steps(self.world.mean(max(left, 0.0)), self._first_epoch())
+        return pace.steps(self.world.mean(max(left, 0.0)), self._first_epoch())
+
+    def _timed(self, plan: Plan, seconds: float) -> Pace:
+        watch = Stopwatch(seconds, self.world)
+        with contextlib.suppress(Enough):
+            self._loop(plan, (watch, self._quit))
+        return watch.pace()
 
     def _quit(self, event: Event) -> None:
         if self.stop.wanted():
