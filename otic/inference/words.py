@@ -13,18 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float32
 
 from otic.audio.find import EXTENSIONS
 from otic.core.errors import AudioError, ConfigError, OticWarning
 from otic.core.text import printable
-from otic.inference.encode import groups
 from otic.models.tokenizer import Kind, Tokenizer, Tokens
 from otic.models.two_tower import TwoTower
 
-BUDGET = 8192  # tokens in one pass through the text tower
+BUDGET = 2048  # tokens in one pass through the text tower
 PUBLISHED: dict[Kind, str] = {
     "gpt2": "GPT-2 (hf.co/gpt2: tokenizer.json, or vocab.json and merges.txt)",
     "roberta": "RoBERTa (hf.co/roberta-base: tokenizer.json, or vocab.json and merges.txt)",
@@ -82,17 +80,18 @@ def with_tokenizer(
 
 
 def text_vectors(towers: TwoTower, texts: Sequence[str]) -> Float32[np.ndarray, "n e"]:
-    """Joint vectors of length one. Each distinct text is read once, beside others of exactly its length, so that no
-    vector depends on its company. The first that is cut is named in a warning."""
+    """Joint vectors of length one. Each distinct text is read once, beside others of about its length; its vector does
+    not depend on them. The first that is cut is named in a warning."""
     assert towers.tokenizer is not None
     distinct = list(dict.fromkeys(texts))
     warn_of_long(towers.tokenizer, distinct)
-    tokens = [towers.tokenizer([text]) for text in distinct]
+    tokens, place = towers.tokenizer(distinct), towers.log_scale.device
     out = np.zeros((len(distinct), towers.cfg.dim), np.float32)
-    place = towers.log_scale.device
-    for batch in groups([t.ids.shape[1] for t in tokens], lambda length: length, BUDGET):
-        ids, mask = (torch.cat([tokens[i][k] for i in batch]).to(place) for k in (0, 1))
-        out[batch] = F.normalize(towers.words(Tokens(ids, mask)).float(), dim=-1).cpu().numpy()
+    lengths, order = tokens.mask.sum(1).sort(descending=True, stable=True)
+    size = max(1, BUDGET // max(1, tokens.ids.shape[1]))
+    for rows, long in zip(order.split(size), lengths.split(size), strict=True) if distinct else ():
+        ids, mask = (x[rows, : int(long.max())].to(place) for x in tokens)
+        out[rows] = F.normalize(towers.words(Tokens(ids, mask)).float(), dim=-1).cpu().numpy()
     row = {text: i for i, text in enumerate(distinct)}
     return out[[row[text] for text in texts]]
 

@@ -14,8 +14,10 @@ from torch import Generator, Tensor, nn
 
 from otic.core.seeds import generator
 from otic.models.init import init_linear
+from otic.models.linear import linear
 from otic.models.text_block import TextBlock, TextConfig, drop
 from otic.models.text_decoder import check, check_length, mean
+from otic.models.text_packed import packing, packs, run
 
 
 class Bert(nn.Module):
@@ -61,10 +63,23 @@ class Bert(nn.Module):
             mask: True where a token is real.
             gen: Source of dropout while training.
         """
+        if not self.training and packs(self.tokens.weight, ids):
+            return self._packed(ids, mask)
         states = self.states(ids, mask, gen)
         if self.cfg.pool == "mean":
             return mean(states, mask)
         return states[:, 0] if self.pooler is None else self.pooler(states[:, 0]).tanh()
+
+    def _packed(self, ids: Int[Tensor, "n l"], mask: Bool[Tensor, "n l"]) -> Float[Tensor, "n d"]:
+        """`forward` without the padding, and in the end on the first tokens alone."""
+        real = mask.clone()
+        real[:, 0] = True
+        where, first = packing(real), None if self.cfg.pool == "mean" else torch.zeros_like(ids[:, 0])
+        x = self.tokens(ids[real]) + self.positions(self._places(ids).expand_as(ids)[real]) + self.types.weight[0]
+        x = run(self.blocks, self.embed_norm(x), where, mask, first)
+        if first is None:
+            return where.mean(x, mask)
+        return x if self.pooler is None else linear(self.pooler, x).tanh()
 
     def states(
         self, ids: Int[Tensor, "n l"], mask: Bool[Tensor, "n l"] | None = None, gen: Generator | None = None

@@ -12,12 +12,14 @@ e channels of a head.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
+
+from otic.models.linear import Gelu, linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +100,11 @@ class TextAttention(nn.Module):
         past: Past | None = None,
         block: int = 0,
     ) -> Float[Tensor, "n l d"]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [n, h, l, e]
+        q, k, v = linear(self.qkv, x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [n, h, l, e]
         if past is not None:
             k, v = past.extend(block, k, v)
         p = self.dropout if self.training else 0.0
-        return self.out(attend(q, k, v, seen, causal, p, gen).transpose(1, 2).flatten(2))
+        return linear(self.out, attend(q, k, v, seen, causal, p, gen).transpose(1, 2).flatten(2))
 
 
 def attend(
@@ -153,8 +155,8 @@ class TextBlock(nn.Module):
         self.norm1 = nn.LayerNorm(cfg.width, cfg.eps)
         self.attn = TextAttention(cfg.width, cfg.heads, cfg.dropout)
         self.norm2 = nn.LayerNorm(cfg.width, cfg.eps)
-        gelu = nn.GELU("tanh" if cfg.tanh_gelu else "none")
-        self.mlp = nn.Sequential(nn.Linear(cfg.width, hidden), gelu, nn.Linear(hidden, cfg.width))
+        self.gelu: Gelu = "tanh" if cfg.tanh_gelu else "none"
+        self.mlp = nn.Sequential(nn.Linear(cfg.width, hidden), nn.GELU(self.gelu), nn.Linear(hidden, cfg.width))
 
     def forward(
         self,
@@ -166,9 +168,14 @@ class TextBlock(nn.Module):
         block: int = 0,
     ) -> Float[Tensor, "n l d"]:
         """`seen`, `causal`: as `attend`. `past`, `block`: what came before, and this block's number in it."""
+        return self.add(x, self.attn(self.norm1(x) if self.pre else x, seen, causal, gen, past, block), gen)
+
+    def add(self, x: Float[Tensor, "*n d"], y: Float[Tensor, "*n d"], gen: Generator | None = None) -> Tensor:
+        """What follows attention, `y` being what it says of `x`."""
         p = self.dropout if self.training else 0.0
-        if self.pre:
-            x = x + drop(self.attn(self.norm1(x), seen, causal, gen, past, block), p, gen)
-            return x + drop(self.mlp(self.norm2(x)), p, gen)
-        x = self.norm1(x + drop(self.attn(x, seen, causal, gen, past, block), p, gen))
-        return self.norm2(x + drop(self.mlp(x), p, gen))
+        x = x + drop(y, p, gen).to(x)
+        x = x if self.pre else self.norm1(x)
+        up, down = cast(nn.Linear, self.mlp[0]), cast(nn.Linear, self.mlp[2])
+        y = linear(down, linear(up, self.norm2(x) if self.pre else x, self.gelu))
+        x = x + drop(y, p, gen).to(x)
+        return x if self.pre else self.norm2(x)

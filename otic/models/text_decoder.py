@@ -16,6 +16,7 @@ from otic.core.errors import ConfigError
 from otic.core.seeds import generator
 from otic.models.init import init_linear
 from otic.models.text_block import Past, TextBlock, TextConfig, drop, earlier
+from otic.models.text_packed import packing, packs, run
 
 
 class Decoder(nn.Module):
@@ -62,11 +63,24 @@ class Decoder(nn.Module):
             mask: True where a token is real.
             gen: Source of dropout while training.
         """
+        if not self.training and packs(self.tokens.weight, ids):
+            return self._packed(ids, mask)
         # padding stands after all that is read, and causal attention looks back alone: it needs no mask
         states = self.states(ids, None, gen)
         if self.cfg.pool == "mean":
             return mean(states, mask)
         return states[torch.arange(len(ids), device=ids.device), self.pooled(ids, mask)]
+
+    def _packed(self, ids: Int[Tensor, "n l"], mask: Bool[Tensor, "n l"]) -> Float[Tensor, "n d"]:
+        """`forward` without the padding, and without what follows the token that stands for a text."""
+        check_length(ids.shape[1], self.cfg.positions)
+        place, pool = torch.arange(ids.shape[1]), self.cfg.pool
+        last = (place * mask).amax(1) if pool == "mean" else self.pooled(ids, mask)
+        real = place <= last[:, None]
+        where = packing(real)
+        x = self.tokens(ids[real]) + self.positions(where.place)
+        x = self.norm(run(self.blocks, x, where, None, None if pool == "mean" else last))
+        return where.mean(x, mask) if pool == "mean" else x
 
     def pooled(self, ids: Int[Tensor, "n l"], mask: Bool[Tensor, "n l"]) -> Int[Tensor, " n"]:
         """Which token stands for the text; the last real one where there is no end token."""

@@ -70,6 +70,16 @@ def test_company_changes_no_text(model):
     assert np.array_equal(model.text(TEXTS), model.text(TEXTS))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_words_of_a_caption_decide_alone(model, precision):
+    """Texts of every length, in any order, beside others or not."""
+    same = Model(model.encoder, model.frontend, towers=model.towers, device="cpu", precision=precision)
+    said = ["rain " * n + "x" * (n % 3) for n in range(14)]
+    together, turned = same.text(said), same.text(said[::-1])[::-1]
+    assert np.abs(together - turned).max() <= 1e-6
+    assert np.abs(together - np.concatenate([same.text(t) for t in said])).max() <= 1e-6
+
+
 def test_each_distinct_text_is_read_once(model, monkeypatch):
     seen = []
     monkeypatch.setattr(model.towers, "words", lambda tokens: (seen.append(len(tokens.ids)), words(tokens))[1])

@@ -94,6 +94,46 @@ def test_padding_changes_nothing(cfg):
         torch.testing.assert_close(tower(*short)[i : i + 1], alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        DECODER,
+        replace(DECODER, pool="mean"),
+        replace(DECODER, pool="count_nonzero"),
+        BERT,
+        replace(BERT, pool="cls"),
+        ROBERTA,
+    ],
+    ids=lambda c: f"{c.kind}-{c.pool}",
+)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_company_changes_no_vector(kind, bf16):
+    """Packed texts: as alone, whatever stands beside them, and as the padded way has them."""
+    cfg = replace(kind, positions=60, width=48)
+    tower, tokens = lively(cfg), texts([2, 33, 17, 1, 16, 9, 9, 40], cfg, width=44)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        together = tower(*tokens)
+        for rows in ([3], [0, 3], [7, 2, 5], [1], [6, 4, 3, 2]):
+            most = int(tokens.mask[rows].sum(1).max())
+            some = tower(tokens.ids[rows, :most], tokens.mask[rows, :most])
+            torch.testing.assert_close(some, together[rows], atol=1e-6, rtol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        padded = tower(*tokens).detach()  # where gradients are kept, nothing is packed
+    scale = padded.float().abs().max().item()
+    torch.testing.assert_close(together.float(), padded.float(), atol=scale * (0.06 if bf16 else 1e-5), rtol=0)
+
+
+@torch.no_grad()
+def test_holes_in_a_mask_are_not_looked_at():
+    ids = torch.tensor([[5, 6, 7, 29, 8], [9, 3, 4, 29, 0]])
+    mask = torch.tensor([[1, 0, 1, 1, 0], [0, 1, 1, 0, 0]]) > 0
+    for cfg in (DECODER, replace(DECODER, pool="mean"), BERT, replace(BERT, pool="cls"), ROBERTA):
+        tower = lively(cfg)
+        with torch.enable_grad():
+            padded = tower(ids, mask)
+        torch.testing.assert_close(tower(ids, mask), padded.detach(), atol=1e-5, rtol=0)
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 5))
 @settings(max_examples=15, deadline=None)
 @torch.no_grad()
