@@ -24,14 +24,24 @@ def test_the_table_has_the_model_and_both_baselines(done):
     out, result = done
     rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
     assert {row["model"] for row in rows} == {"pretrained", "untrained", "logmel-stats"}
-    assert {row["protocol"] for row in rows} == {"linear", "knn"}
+    assert {row["protocol"] for row in rows} == {"linear", "knn", "zero-shot", "retrieval"}
     assert all(row["ci95"][0] <= row["value"] <= row["ci95"][1] and row["n_test"] == 20 for row in rows)
     assert all(name in result.text for name in ("pretrained", "untrained", "logmel-stats", "otic embed"))
 
 
+def test_words_are_scored_beside_untrained_towers(done):
+    out, result = done
+    values = {(r.model, r.metric): r.value for r in result.results.rows if r.protocol in ("zero-shot", "retrieval")}
+    for metric in ("accuracy", "text_to_audio_R@1", "text_to_audio_R@5"):
+        assert {model for model, name in values if name == metric} == {"pretrained", "untrained"}
+    assert result.words is not None and result.words.load().towers is not None
+    assert "text_to_audio_R@5" in result.text and "mean_rank" not in result.text
+    assert not result.results.saw_labels, "the probed encoder saw no caption"
+
+
 def test_the_report_shows_curves_masks_and_the_map(done):
     page = (done[0] / "report.html").read_text(encoding="utf-8")
-    for title in ("Scores", "Training", "What the model sees", "looked at closely", "How it was made"):
+    for title in ("Scores", "Training", "What the model sees", "looked at closely", "named by words alone", "How it was made"):
         assert title in page
 
 
