@@ -270,3 +270,14 @@ def test_cuda_gives_the_same():
     for cfg in CONFIGS.values():
         ours = Frontend(cfg).cuda()(wave.cuda(), lengths.cuda()).cpu()
         assert (ours - Frontend(cfg)(wave, lengths)).abs().max() < 0.02
+
+
+def test_made_in_inference_mode():
+    """Where tensors count no versions, a changed bank is still the one that is used."""
+    wave = sound()[None]
+    with torch.inference_mode():
+        made = Frontend()
+        assert torch.equal(made(wave), Frontend()(wave))
+        made.mel.spectrum.bank.mul_(2)
+        assert (made(wave) - Frontend()(wave)).mean() > 0.05
+    assert made(wave).shape == (1, 1, 98, 128)
