@@ -24,7 +24,7 @@ from otic.models.block import FeedForward
 from otic.models.linear import linear
 from otic.models.window import cut, window_mask
 
-CACHE = 1 << 19  # numbers, for each thread: clips that go through a stage together on CPUs, so that they stay in cache
+CACHE = 1 << 20  # numbers, for each thread: clips that go through a stage together on CPUs, so that they stay in cache
 
 
 class SwinAttention(nn.Module):
