@@ -62,7 +62,11 @@ def write(path: str | Path, title: str, *sections: Section | None, summary: str 
     style, script = (here.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     now, where = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), machine()
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; media-src data:"
-    facts = [now, commit() and f"commit {commit()}", where["gpu"] or f"{where['cores']} cores, {where['cpu']}"]
+    facts = [
+        now,
+        commit() and f"commit {commit()}",
+        where["gpu"] or f"{where['cores']} core{'s' * (where['cores'] != 1)}, {where['cpu']}",
+    ]
     eyebrow = "".join(f"<span>{text(fact)}</span>" for fact in facts if fact)
     cards = "\n".join(_card(section) for section in sections if section)
     write_text(

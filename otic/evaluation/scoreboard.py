@@ -53,6 +53,8 @@ def scores(results: Results) -> Section | None:
     )
     if any(row.metric.endswith("_rank") for row in results.rows):
         lead += " Ranks count from 1, the lower the better."
+    if any(row.metric.endswith("_upstream") for row in results.rows):
+        lead += " mAP@10_upstream is counted as published code does, and can exceed 100."
     if results.saw_labels:
         lead += f" A dagger marks models that learned from labels: {', '.join(results.saw_labels)}."
     return Section(title="Scores", body=body, lead=lead)
@@ -123,7 +125,7 @@ def sentence(results: Results) -> str:
 
 def _table(results: Results, models: Sequence[str]) -> str:
     cells = {(r.data, r.protocol, r.metric, r.model): r for r in results.rows}
-    chance, rows, above = results.chance(), [], ("", "", "")
+    chance, rows, above = results.chance(), [], ("", "")
     for line in dict.fromkeys((r.data, r.protocol, r.metric) for r in results.rows):
         there = [cells[*line, m] for m in models if (*line, m) in cells]
         best = (min if lower_is_better(line[2]) else max)(row.value for row in there)
@@ -131,14 +133,17 @@ def _table(results: Results, models: Sequence[str]) -> str:
         html = "".join(_number(cells.get((*line, m)), best, results, baselines) for m in models)
         if chance:
             html += f'<td class="num">{f"{scale(line[2]) * chance[line]:.1f}" if line in chance else ""}</td>'
-        same = line[0] == above[0], line[:2] == above[:2], False
-        names = "".join(f"<td>{'' if known else text(name)}</td>" for name, known in zip(line, same))
-        rows.append(f"<tr{'' if same[0] else ' class=first'}>{names}{html}</tr>")
-        above = line
-    head = "".join(f"<th>{name}</th>" for name in ("data", "protocol", "metric"))
+        if line[:2] != above:
+            columns = 1 + len(models) + bool(chance)
+            rows.append(
+                f'<tr class=first><td colspan="{columns}">{text(line[0])} <small>{text(line[1])}</small></td></tr>'
+            )
+        rows.append(f"<tr><td>{text(line[2]).replace('_', '_<wbr>')}</td>{html}</tr>")
+        above = line[:2]
+    head = "<th>metric</th>"
     head += "".join(f'<th class="num">{text(results.title(m))}</th>' for m in models)
     head += '<th class="num">chance</th>' if chance else ""
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<table class=numbers><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _number(row: Score | None, best: float, results: Results, baselines: Sequence[str]) -> str:

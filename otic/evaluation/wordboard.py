@@ -31,6 +31,7 @@ def named(view: View, others: Sequence[View] = ()) -> Section:
     lead = (
         f"{view.model}: the class whose sentence lies nearest, nothing trained on these classes. The rank is where the "
         f"right class stands among {len(view.task.classes)}, the median of its clips."
+        f"{' Where several are right, only one can be named first.' * view.task.multi}"
     )
     return Section(title=f"{view.data}, named by words alone", body=body, lead=lead)
 
@@ -85,10 +86,11 @@ def _examples(view: Found, way: str, seed: int) -> str:
     rows = []
     for q in picked.tolist():
         asked, answers = _query(view, way, q), _answers(view, way, ranked, q)
-        rows.append(f'<tr><td>{asked}</td><td class="num">{ranked.first[q]}</td><td>{answers}</td></tr>')
+        rank = f'<td class="num"><span>first match: </span>{ranked.first[q]}</td>'
+        rows.append(f"<tr><td>{asked}</td>{rank}<td>{answers}</td></tr>")
     what = ("caption", "clips found") if way == "text_to_audio" else ("clip", "captions found")
     head = f'<th>{what[0]}</th><th class="num">first match</th><th>{what[1]}, nearest first</th>'
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return f'<table class="queries"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _query(view: Found, way: str, q: int) -> str:

@@ -15,7 +15,7 @@ from otic.evaluation import charts, png, report, scoreboard
 from otic.evaluation.projection import plane
 
 CHROMIUM = Path("/usr/bin/chromium")
-VOID = {"meta", "link", "br", "img", "hr", "path", "rect", "circle", "use"}
+VOID = {"meta", "link", "br", "wbr", "img", "hr", "path", "rect", "circle", "use"}
 NASTY = "<script>alert(1)</script>&\"'"
 
 

@@ -174,6 +174,7 @@ def test_the_report_shows_tables_and_examples(tmp_path, results):
     write_report(results, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "scenes, found by words" in page and "chance" in page
+    assert "mAP@10_upstream is counted as published code does, and can exceed 100" in page
     assert page.count('class="hits"') == 12 and 'class="hit"' in page and "dog then" in page
 
 
