@@ -231,8 +231,12 @@ class Model:
             ConfigError: when the model knows no words, or lacks its tokenizer; the message says what to supply.
         """
         towers = needs_words(self.towers, self.card)
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        for text in listed:
+            if not isinstance(text, str):
+                raise ConfigError(f"text: expected words, not {text!r:.40}. Give a string, or a list of strings.")
         with self._world.autocast():
-            return text_vectors(towers, [texts] if isinstance(texts, str) else list(texts))
+            return text_vectors(towers, listed)
 
     @property
     def scale(self) -> float:

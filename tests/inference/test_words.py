@@ -56,6 +56,11 @@ def test_vectors_have_length_one_and_one_width(model):
     assert model.audio([]).shape == (0, 24) and model.text([]).shape == (0, 24)
 
 
+def test_what_is_no_text_is_refused(model):
+    with pytest.raises(ConfigError, match=r"text: expected words, not 1\. Give a string"):
+        model.text(["rain", 1])
+
+
 def test_a_cut_text_is_named_once():
     model, long = build(), "a dog barks, " * 12
     with pytest.warns(OticWarning, match=r"more than 77 tokens.*a dog barks, a dog barks, .* \.\.\.$") as caught:
