@@ -10,7 +10,20 @@ from typing import Annotated, Any, Literal
 from tyro.conf import UseAppendAction, arg
 
 from otic import __version__
-from otic.apps.shell import COMMON, DONE, SOME_FAILED, UNUSABLE, Answer, Shared, Usage, Verbs, no_settings, note, run
+from otic.apps.shell import (
+    COMMON,
+    DONE,
+    INTERRUPTED,
+    SOME_FAILED,
+    UNUSABLE,
+    Answer,
+    Shared,
+    Usage,
+    Verbs,
+    no_settings,
+    note,
+    run,
+)
 
 Precision = Literal["auto", "fp32", "bf16"]
 Name = Annotated[str, arg(metavar="MODEL")]
@@ -146,8 +159,11 @@ def evaluate(
 
     no_settings("evaluate", common.set)
     need(models, "MODEL")
-    protocols = protocol.split(",") if protocol else []
+    protocols = [name.strip() for name in protocol.split(",")] if protocol else []
     if suite:
+        of_data = {"data": data, "layers": layers, "pool": pool, "split-column": split_column, "where": where}
+        for name in (name for name, value in of_data.items() if value):
+            raise Usage(f"--{name}: a suite has its own data, found under --data-root. Leave one of the two out.")
         return _suite(
             models, suite, data_root, protocols=protocols, prompt=prompt, out=out, baselines=baselines, seed=seed,
             tokenizer=tokenizer, device=device, quiet=common.quiet,
@@ -168,6 +184,8 @@ def _suite(models: Sequence[str], suite: str, data_root: Path, **options: Any) -
     from otic.apps.suite import evaluate as job
 
     run = job(models, suite, data_root, **options)
+    for file, reason in run.results.failed.items():
+        note(f"{file}: {reason}")
     code = UNUSABLE if not run.results.rows else SOME_FAILED if run.results.failed else DONE
     return Answer(run.results.to_dict() | {"suite": suite, "missing": run.missing}, run.text(), code)
 
@@ -269,7 +287,7 @@ def tag(
     from otic.apps.tag import form_of
     from otic.apps.tag import tag as job
 
-    form = form_of(format, out)
+    form = form_of(format, out, audio)
     named = job(
         model, audio, [x for text in labels for x in text.split(",")] or None, timeline=timeline, prompts=prompt,
         multi=multi, top=top, tagger=tagger, window=window, hop=hop, threshold=threshold, tokenizer=tokenizer,
@@ -278,10 +296,21 @@ def tag(
     for one in named.failed:
         note(f"{one.source}: {one.failed}")
     good = len(named.files) - len(named.failed)
+    if named.interrupted:
+        note(f"otic: interrupted after {len(named.files)} of {named.asked} files; what was found is kept")
     if out is not None and good:
         named.write(out, form)
-    text = "nothing could be read" if not good else named.text(form) if out is None else f"{out}: {good} files"
-    return Answer(named.to_dict(), text, UNUSABLE if not good else SOME_FAILED if named.failed else DONE)
+    text = (
+        "nothing could be read"
+        if not good
+        else named.text(form)
+        if out is None
+        else f"{out}: {good} file{'s' * (good != 1)}"
+    )
+    if good and len(named.how.labels) == 1 and not named.how.multi:
+        note("one label alone always scores 1: name others to choose from, or add --multi")
+    code = INTERRUPTED if named.interrupted else UNUSABLE if not good else SOME_FAILED if named.failed else DONE
+    return Answer(named.to_dict(), text, code)
 
 
 def similarity(
@@ -350,7 +379,7 @@ def caption(
 
     no_settings("caption", common.set)
     said = job(
-        model, audio, prompt, options=[x.strip() for text in options for x in text.split(",")], beams=beams,
+        model, audio, prompt, options=[x for t in options for x in map(str.strip, t.split(",")) if x], beams=beams,
         longest=longest, window=window, device=device, precision=precision, quiet=common.quiet,
     )  # fmt: skip
     for one in said.failed:

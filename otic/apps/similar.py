@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,31 +14,32 @@ from otic.inference.load import load
 from otic.inference.model import Model
 from otic.inference.words import is_text
 
+KINDS = {True: "text", False: "audio"}
+
 
 @dataclass(frozen=True)
 class Alike:
     """Cosines of `first` with each of `others`, from the likest down; `failed` could not be read."""
 
     first: str
+    words: bool  # whether `first` is
     others: tuple[tuple[str, bool, float], ...]  # (name, whether it is words, cosine)
     failed: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "item": self.first,
+            "kind": KINDS[self.words],
             "others": [
-                {"rank": i, "item": name, "kind": "text" if words else "audio", "cosine": cosine}
+                {"rank": i, "item": name, "kind": KINDS[words], "cosine": cosine}
                 for i, (name, words, cosine) in enumerate(self.others, 1)
             ],
             "failed": [{"file": file, "reason": reason} for file, reason in self.failed],
         }
 
     def text(self) -> str:
-        rows = [("rank", "cosine", "kind", f"compared with {self.first}")]
-        rows += [
-            (str(i), f"{cosine:.4f}", "text" if words else "audio", name)
-            for i, (name, words, cosine) in enumerate(self.others, 1)
-        ]
+        rows = [("rank", "cosine", "kind", f"compared with the {KINDS[self.words]} {self.first}")]
+        rows += [(str(i), f"{near:.4f}", KINDS[words], name) for i, (name, words, near) in enumerate(self.others, 1)]
         return table(rows)
 
 
@@ -56,14 +58,24 @@ def similarity(
         WeightsError: when there is no such model.
         ConfigError: on words for a model that knows none.
     """
+    words = _is_words(first)
     ready = load(model, device, tokenizer=tokenizer)
     place = ready.place([first])[0]
     found: list[tuple[str, bool, float]] = []
     failed: list[tuple[str, str]] = []
     for other in others:
         try:
-            words = is_text(other)
-            found.append((other, words, float(place @ ready.place([other])[0])))
+            kind = _is_words(other)
+            found.append((other, kind, float(place @ ready.place([other])[0])))
         except AudioError as error:
             failed.append((other, str(error).removeprefix(f"{other}: ")))
-    return Alike(first, tuple(sorted(found, key=lambda row: -row[2])), tuple(failed))
+    return Alike(first, words, tuple(sorted(found, key=lambda row: -row[2])), tuple(failed))
+
+
+def _is_words(item: str) -> bool:
+    """As `is_text`; nothing at all, and a folder's path, are most likely mistakes."""
+    if not item.strip():
+        raise AudioError("an empty text: write what is to be compared.", "missing")
+    if os.path.isdir(item) and os.sep in item:
+        raise AudioError(f"{item}: a folder. Name the files in it.", "missing")
+    return is_text(item)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +35,17 @@ class Named:
         how: The labels, and whether several may hold.
         files: One answer for each file, in order; bad ones say why.
         timeline: Whether they hold spans instead of ranks.
+        asked: How many files there were; more than were heard when the job was interrupted.
     """
 
     how: Naming
     files: tuple[Tagged, ...]
     timeline: bool
+    asked: int = 0
+
+    @property
+    def interrupted(self) -> bool:
+        return len(self.files) < self.asked
 
     @property
     def failed(self) -> tuple[Tagged, ...]:
@@ -92,7 +100,7 @@ class Named:
             return to_json(self.to_dict())
         if form == "audacity":
             if len(self.files) != 1:
-                raise ConfigError(f"{len(self.files)} label tracks: name a folder for them with --out.")
+                raise _no_place(len(self.files))
             return self.audacity(self.files[0]).rstrip("\n")
         rows = [[_short(cell) if form == "table" else cell for cell in row] for row in self.rows()]
         return table(rows) if form == "table" else _csv(rows)
@@ -102,9 +110,9 @@ class Named:
         if form != "audacity" or (len(self.files) == 1 and out.suffix):
             write_text(out, self.text(form) + "\n")
             return
-        for one in self.files:
-            if not one.failed:
-                write_text(out / (printable(Path(one.source).name) + ".txt"), self.audacity(one))
+        good = [one for one in self.files if not one.failed]
+        for one, name in zip(good, _tracks([one.source for one in good])):
+            write_text(out / f"{name}.txt", self.audacity(one))
 
 
 def tag(
@@ -125,7 +133,7 @@ def tag(
     settings: Sequence[str] = (),
     quiet: bool = True,
 ) -> Named:
-    """Name the sounds of files and folders; see `Model.tag`.
+    """Name the sounds of files and folders; see `Model.tag`. Ctrl-C ends it with what was found until then.
 
     Raises:
         DataError: when there is nothing to listen to.
@@ -137,27 +145,52 @@ def tag(
     ready.options = override(ready.options, settings)
     how = tagging.naming(ready, labels, prompts, multi or None, tagger)
     found: list[Tagged] = []
-    with Progress("tag", quiet=quiet) as progress:
+    with Progress("tag", quiet=quiet) as progress, _kept(found):
         answers = tagging.tag(
             ready, files, how, timeline=timeline, window=window, hop=hop, threshold=threshold, top=top
         )  # fmt: skip
         for one in answers:
             found.append(one)
             progress(len(found), len(files))
-    return Named(how, tuple(found), timeline)
+    return Named(how, tuple(found), timeline, len(files))
 
 
-def form_of(form: Format | None, out: Path | None) -> Format:
+def form_of(form: Format | None, out: Path | None, audio: Sequence[str | Path] = ()) -> Format:
     """The format that was asked for, or the one of the file's ending.
 
     Raises:
-        ConfigError: on an ending that is none of ours.
+        ConfigError: on an ending that is none of ours, and on label tracks of several files without a place.
     """
+    if form == "audacity" and out is None and (many := len(list_files(audio))) > 1:
+        raise _no_place(many)
     if form is not None or out is None:
         return form or "table"
     if out.suffix not in ENDINGS:
         raise ConfigError(f"{out}: which format? End it in {', '.join(ENDINGS)}, or name one with --format.")
     return ENDINGS[out.suffix]
+
+
+@contextlib.contextmanager
+def _kept(found: Sequence[Tagged]) -> Iterator[None]:
+    """Within the block Ctrl-C ends what is being done, but only once something was found."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not found:
+            raise
+
+
+def _tracks(sources: Sequence[str]) -> list[str]:
+    """Names of the files' label tracks: their own, or, where two files share theirs, with the folders they lie in."""
+    names = [Path(source).name for source in sources]
+    if len(set(names)) < len(set(sources)):
+        paths = [os.path.abspath(source) for source in sources]
+        names = [os.path.relpath(path, os.path.commonpath([os.path.dirname(p) for p in paths])) for path in paths]
+    return [printable(name) for name in names]
+
+
+def _no_place(tracks: int) -> ConfigError:
+    return ConfigError(f"{tracks} label tracks: name a folder for them with --out.")
 
 
 def _short(cell: Any) -> str:

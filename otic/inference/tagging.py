@@ -121,7 +121,9 @@ def tag(
 
     Raises:
         AudioError: at the first source that cannot be read, when `strict`.
+        ConfigError: on a number that makes no sense, or that only a timeline has a use for.
     """
+    _check(timeline, top, threshold=threshold, window=window, hop=hop)
     options = _options(model, how, timeline, window, hop)
     for e in model.stream(sources, "clip", options, strict=strict):
         assert isinstance(e.source, str)
@@ -186,6 +188,14 @@ def _runs(
     for a, b in change.reshape(-1, 2):
         score = np.average(scores[a:b], weights=np.diff(edges[a : b + 1]))
         yield Span(label, float(edges[a]), float(edges[b]), float(score))
+
+
+def _check(timeline: bool, top: int | None, **of_timelines: float | int | None) -> None:
+    if top is not None and top < 1:
+        raise ConfigError(f"top={top}: ask for one label at least.")
+    given = [name for name, value in of_timelines.items() if value is not None]
+    if given and not timeline:
+        raise ConfigError(f"{given[0]}: only timelines have one. Ask for a timeline (timeline=True, --timeline).")
 
 
 def _options(model: Model, how: Naming, timeline: bool, window: Any, hop: Any) -> Options:

@@ -9,6 +9,7 @@ import soundfile
 from otic.apps.cli import main
 from otic.audio.frontend import FrontendConfig, htsat
 from otic.core.seeds import generator, rng
+from otic.inference import tagging
 from otic.models import two_tower
 from otic.models.heads import Head, HeadConfig
 from otic.models.text import TextConfig
@@ -113,11 +114,48 @@ def test_bad_files_are_listed_and_the_code_is_1(otic, words, sounds):
         (["--labels", "dog", "--tagger"], "no tagging head"),
         (["--labels", "dog", "--format", "audacity"], "2 label tracks: name a folder"),
         (["--labels", "dog", "--set", "tokns=3"], "Did you mean 'tokens'"),
+        (["--labels", "dog,rain", "--top", "0"], "top=0: ask for one label"),
+        (["--labels", "dog,rain", "--threshold", "0.5"], "threshold: only timelines have one"),
+        (["--labels", "dog,rain", "--hop", "1"], "hop: only timelines have one"),
+        (["--labels", " , "], "name at least one"),
     ],
 )
 def test_mistakes_are_one_line(otic, words, sounds, more, message):
     code, out, err = otic("tag", words, sounds, "--quiet", *more)
     assert code == 2 and out == "" and message in err and err.count("\n") == 1
+
+
+def test_files_of_one_name_keep_their_tracks_apart(otic, words, sounds, tmp_path):
+    for folder in ("x", "y"):
+        (sounds / folder).mkdir()
+        (sounds / folder / "same.wav").write_bytes((sounds / "a.wav").read_bytes())
+    args = ("--labels", "dog,rain", "--format", "audacity", "--out", tmp_path / "tracks", "--quiet")
+    assert otic("tag", words, sounds / "x", sounds / "y", *args)[0] == 0
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.txt")) == [
+        "tracks/x/same.wav.txt",
+        "tracks/y/same.wav.txt",
+    ]
+
+
+def test_an_interrupt_keeps_what_was_found(otic, words, sounds, tmp_path, monkeypatch):
+    whole = tagging.tag
+
+    def one_and_no_more(*args, **kwargs):
+        yield next(whole(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tagging, "tag", one_and_no_more)
+    args = ("tag", words, sounds, "--labels", "dog,rain", "--quiet")
+    code, out, err = otic(*args, "--out", tmp_path / "t.csv")
+    assert code == 130 and "interrupted after 1 of 2 files" in err and "t.csv: 1 file" in out
+    assert {row["file"] for row in csv.DictReader((tmp_path / "t.csv").open())} == {str(sounds / "a.wav")}
+    assert len(json.loads(otic(*args, "--json")[1])["files"]) == 1
+
+
+def test_one_label_alone_is_no_answer(otic, words, sounds):
+    said = "one label alone always scores 1"
+    assert said in otic("tag", words, sounds / "a.wav", "--labels", "dog")[2]
+    assert said not in otic("tag", words, sounds / "a.wav", "--labels", "dog", "--multi")[2]
 
 
 def test_similarity(otic, words, sounds):
@@ -128,6 +166,12 @@ def test_similarity(otic, words, sounds):
     assert document["others"][0]["item"].endswith("a.wav") and document["others"][0]["cosine"] == pytest.approx(1)
     assert {o["item"]: o["kind"] for o in document["others"]}["a dog barks"] == "text"
     assert otic("similarity", *args)[1].splitlines()[0].split()[:3] == ["rank", "cosine", "kind"]
+    assert (
+        document["kind"] == "audio" and "compared with the text a dog" in otic("similarity", words, "a dog", "rain")[1]
+    )
+    for odd, message in (("", "an empty text"), (str(sounds), "a folder")):
+        code, out, err = otic("similarity", words, "a dog", odd, "rain")
+        assert code == 1 and message in err and "rain" in out
     code, out, err = otic("similarity", words, "a dog", sounds / "gone.wav", sounds / "a.wav", "--json")
     assert code == 1 and "gone.wav" in err and len(json.loads(out)["others"]) == 1
 
