@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from otic.core.errors import WeightsError
-from otic.inference.load import WEIGHTS, find, read_model
-from otic.inference.words import with_tokenizer
+from otic.inference.load import WEIGHTS, find, read_model, reader
 from otic.models import two_tower
 from otic.weights import anyfile, store
 from otic.weights.store import Loaded
@@ -67,7 +66,7 @@ def convert(
     if path is not None and anyfile.is_ours(path):
         raise WeightsError(f"{name}: an otic weights file already; there is nothing to convert.")
     loaded = read_model(name) if path is None else anyfile.read(path, layout=layout)
-    with_tokenizer(loaded.towers, tokenizer, loaded.card)
+    reader(loaded, tokenizer)
     target = Path(out) / WEIGHTS
     extra, described = dict(loaded.extra), dict(loaded.extra_config)
     if loaded.towers is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +11,13 @@ from typing import Any, Literal
 import torch
 
 from otic.audio.frontend import Frontend
-from otic.core.errors import WeightsError
+from otic.core.errors import ConfigError, WeightsError
 from otic.core.registry import unknown
 from otic.core.world import Precision
 from otic.inference.classifier import classifier_of
 from otic.inference.model import Model
 from otic.inference.words import with_tokenizer
+from otic.models.two_tower import TwoTower
 from otic.weights import hub
 from otic.weights.anyfile import read
 from otic.weights.catalogue import CATALOGUE
@@ -52,7 +54,7 @@ def load(
         return model
     loaded = read_model(model)
     quirks = ("exclamation", "fixed") if compat and loaded.card.get("tokenizer", {}).get("kind") == "gpt2" else ()
-    towers = with_tokenizer(loaded.towers, tokenizer, loaded.card, quirks)
+    towers = reader(loaded, tokenizer, quirks)
     own: dict[str, Any] = {} if loaded.bank is None else {"bank": loaded.bank}
     frontend = Frontend(loaded.frontend, **own)
     ready = Model(
@@ -61,6 +63,29 @@ def load(
     )  # fmt: skip
     ready.options = replace(ready.options, compat=compat or ready.options.compat)
     return ready
+
+
+def reader(loaded: Loaded, folder: str | os.PathLike[str] | None, quirks: Sequence[str] = ()) -> TwoTower | None:
+    """The towers with the tokenizer of a folder, if it can be the one that they were trained with.
+
+    Raises:
+        ConfigError: when it cannot, or the model has no text tower.
+        WeightsError: when the folder holds no such tokenizer.
+    """
+    own = None if loaded.towers is None else loaded.towers.tokenizer
+    towers = with_tokenizer(loaded.towers, folder, loaded.card, quirks)
+    if towers is None or towers.tokenizer is None or folder is None:
+        return towers
+    size, room = towers.tokenizer.size, towers.text.cfg.vocab
+    if own is not None and size != own.size:
+        raise ConfigError(
+            f"tokenizer={folder}: the model brought its own, of {own.size} tokens, not {size}. Leave it out."
+        )
+    if size > room:
+        raise ConfigError(
+            f"tokenizer={folder}: it has {size} tokens, the text tower knows {room}. It needs another one."
+        )
+    return towers
 
 
 def read_model(model: str | os.PathLike[str]) -> Loaded:
