@@ -72,5 +72,5 @@ def list_files(audio: Sequence[str | Path]) -> list[Path]:
         out += find(path).files if path.is_dir() else [path]
     if not out:
         where = ", ".join(map(str, audio)) or "nothing was named"
-        raise DataError(f"no audio files to embed ({where}). Name files, or folders that hold some.")
+        raise DataError(f"no audio files ({where}). Name files, or folders that hold some.")
     return out
