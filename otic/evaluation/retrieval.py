@@ -58,7 +58,7 @@ def captioned(rows: Sequence[Row]) -> Captioned:
     """
     bare = [row.id for row in rows if not row.captions]
     if bare or len(rows) < 2:
-        raise DataError(f"{len(rows)} clips, {len(bare)} without captions: retrieval needs two or more with some.")
+        raise DataError(f"{len(rows)} clips, {len(bare)} without captions: retrieval needs two or more that have some.")
     by = "semantic_id" if any("semantic_id" in row.extra for row in rows) else "row"
     names = [row.extra.get("semantic_id") or f"\0{k}" for k, row in enumerate(rows)]
     return Captioned(

@@ -107,24 +107,32 @@ class ZeroShot(Protocol):
 
 
 class Retrieval(Protocol):
-    """Captions ask for clips, clips for captions."""
+    """Captions ask for clips, clips for captions. Clips without a caption take no part."""
 
     def __init__(self, rows: Sequence[Row], classes: Sequence[str], wording: Wording):
-        self.asked = retrieval.captioned(rows)
-        self.parts = (np.arange(len(rows)),)
-        self.ids = tuple(row.id for row in rows)
-        self.config = {"match": self.asked.by, "clips": len(rows), "captions": len(self.asked.captions)}
+        self.some = np.flatnonzero([bool(row.captions) for row in rows])
+        asking = [rows[i] for i in self.some]
+        self.asked = retrieval.captioned(asking if len(asking) > 1 else rows)
+        self.parts = (self.some,)
+        self.ids = tuple(row.id for row in asking)
+        self.config = {
+            "match": self.asked.by, "clips": len(asking), "captions": len(self.asked.captions),
+            "without_captions": len(rows) - len(asking),
+        }  # fmt: skip
 
     def answer(self, model: Any, audio: Float32[np.ndarray, "n e"]) -> Outcome:
-        found = retrieval.both_ways(audio, unit(model.text(list(self.asked.captions))), self.asked)
+        found = retrieval.both_ways(audio[self.some], unit(model.text(list(self.asked.captions))), self.asked)
         statistics = retrieval.statistics(found, self.asked.owner)
 
         def seen(name: str, data: str, protocol: str) -> Found:
             return Found(model=name, data=data, protocol=protocol, ids=self.ids, asked=self.asked, found=found)
 
+        def among(statistic: Statistic) -> Statistic:
+            return lambda weights: statistic(weights[:, self.some])
+
         return Outcome(
-            statistics=statistics,
-            counts=dict.fromkeys(statistics, len(audio)),
+            statistics={name: among(statistic) for name, statistic in statistics.items()},
+            counts=dict.fromkeys(statistics, len(self.some)),
             chance={f"{way}_{name}": v for way, one in found.items() for name, v in retrieval.chance(one).items()},
             seen=seen,
         )

@@ -168,6 +168,20 @@ def test_what_the_data_cannot_answer_is_a_note_and_nothing_at_all_an_error():
         evaluate(WordModel(), bare, protocols=["retrieval"], baselines=False)
 
 
+def test_clips_without_captions_change_nothing():
+    few, more = Scenes(), Scenes()
+    model = WordModel(noise=0.3)
+    kept = [k for k in range(len(few.rows)) if k % 3]
+    for k, row in enumerate(more.rows):
+        if k not in kept:
+            more.rows[k] = replace(row, captions=())
+    options = {"protocols": ["retrieval"], "baselines": False}
+    whole, without = evaluate(model, few.subset(kept), **options), evaluate(model, more, **options)
+    assert [r.value for r in whole.rows] == pytest.approx([r.value for r in without.rows])
+    assert {r.n_test for r in without.rows} == {whole.rows[0].n_test}
+    assert without.rows[0].config["without_captions"] > 0 == whole.rows[0].config["without_captions"]
+
+
 def test_the_report_shows_tables_and_examples(tmp_path, results):
     from otic.apps.evaluate import write_report
 

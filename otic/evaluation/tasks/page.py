@@ -35,7 +35,7 @@ Beside the model stand the same towers untrained, and what guessing gives. Inter
   is among the first k. mAP@10: precisions at the right ones among the first ten, over as many as could stand there;
   `mAP@10_upstream` takes the captions of a clip in the order of the file, as code derived from LAION-CLAP's does, and
   is never lower, and can exceed 1. Median rank: floor of the median of ranks from 0, plus 1. Equal similarities count
-  against the model.
+  against the model. Clips without captions take no part.
 - **choice**: the share of captions nearer to their clip than its `hard_negative`, apart for each `negative_kind`
   (`choice_order`, `choice_class`); a tie counts half, so guessing gives .5.
 """
