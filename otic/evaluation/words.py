@@ -111,7 +111,7 @@ class Retrieval(Protocol):
 
     def __init__(self, rows: Sequence[Row], classes: Sequence[str], wording: Wording):
         self.some = np.flatnonzero([bool(row.captions) for row in rows])
-        asking = [rows[i] for i in self.some]
+        asking = [rows[i] for i in self.some.tolist()]
         self.asked = retrieval.captioned(asking if len(asking) > 1 else rows)
         self.parts = (self.some,)
         self.ids = tuple(row.id for row in asking)
