@@ -56,6 +56,11 @@ def text(value: object) -> str:
     return html.escape(str(value).encode("utf-8", "backslashreplace").decode())
 
 
+def breaking(value: object) -> str:
+    """As `text`, with room for a new line after each underscore."""
+    return text(value).replace("_", "_<wbr>")
+
+
 def mark(style: Style) -> str:
     return f'<svg viewBox="-7 -7 14 14" fill="{text(style.colour)}" aria-hidden="true">{SHAPES[style.shape]}</svg>'
 

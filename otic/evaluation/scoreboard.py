@@ -10,7 +10,7 @@ from jaxtyping import Float
 from otic.core.seeds import rng
 from otic.evaluation import charts
 from otic.evaluation.baselines import is_baseline
-from otic.evaluation.charts import Dot, Style, text
+from otic.evaluation.charts import Dot, Style, breaking, text
 from otic.evaluation.metrics import average_precision, confusion, lower_is_better, scale
 from otic.evaluation.projection import plane
 from otic.evaluation.report import Section
@@ -138,10 +138,10 @@ def _table(results: Results, models: Sequence[str]) -> str:
             rows.append(
                 f'<tr class=first><td colspan="{columns}">{text(line[0])} <small>{text(line[1])}</small></td></tr>'
             )
-        rows.append(f"<tr><td>{text(line[2]).replace('_', '_<wbr>')}</td>{html}</tr>")
+        rows.append(f"<tr><td>{breaking(line[2])}</td>{html}</tr>")
         above = line[:2]
     head = "<th>metric</th>"
-    head += "".join(f'<th class="num">{text(results.title(m))}</th>' for m in models)
+    head += "".join(f'<th class="num">{breaking(results.title(m))}</th>' for m in models)
     head += '<th class="num">chance</th>' if chance else ""
     return f"<table class=numbers><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

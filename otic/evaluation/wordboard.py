@@ -11,7 +11,7 @@ import numpy as np
 
 from otic.core.seeds import rng
 from otic.evaluation import scoreboard
-from otic.evaluation.charts import text
+from otic.evaluation.charts import breaking, text
 from otic.evaluation.report import Section
 from otic.evaluation.retrieval import Captioned, Ranked, chance, statistics
 from otic.evaluation.score import View
@@ -58,7 +58,9 @@ def found(view: Found, others: Sequence[Found] = (), *, seed: int = 0) -> Sectio
     """Retrieval as a table, beside chance, and some queries with what they find."""
     parts = [f'<div class="two block">{"".join(_scores([view, *others], way) for way in WAYS)}</div>']
     for way in WAYS:
-        title = f"<h3>{WAYS[way]}<small>{QUERIES} queries drawn at random</small></h3>"
+        asked = len(view.found[way].first)
+        drawn = f"{QUERIES} queries drawn at random" if asked > QUERIES else f"all {asked} queries"
+        title = f"<h3>{WAYS[way]}<small>{drawn}</small></h3>"
         parts.append(f'<div class="block">{title}{_examples(view, way, seed)}</div>')
     match = "their meaning is the same" if view.asked.by == "semantic_id" else "they belong together"
     lead = (
@@ -120,6 +122,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]], numbers: int) 
     """A plain table; columns 1 to `numbers` hold numbers."""
     kinds = [' class="num"' if 1 <= k <= numbers else "" for k in range(len(head))]
     top = "".join(f"<th{kind}>{text(cell)}</th>" for kind, cell in zip(kinds, head))
-    lines = ("".join(f"<td{kind}>{text(cell)}</td>" for kind, cell in zip(kinds, row)) for row in rows)
+    lines = ("".join(f"<td{kind}>{breaking(cell)}</td>" for kind, cell in zip(kinds, row)) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

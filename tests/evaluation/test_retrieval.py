@@ -192,6 +192,15 @@ def test_the_report_shows_tables_and_examples(tmp_path, results):
     assert page.count('class="hits"') == 12 and 'class="hit"' in page and "dog then" in page
 
 
+def test_few_queries_are_all_shown(tmp_path):
+    from otic.apps.evaluate import write_report
+
+    scored = evaluate(WordModel(), Scenes().subset(range(6, 9)), protocols=["retrieval"], baselines=False)
+    write_report(scored, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "all 3 queries" in page and "text_<wbr>to_<wbr>audio_<wbr>R@1" in page
+
+
 def test_the_page_is_well_formed_and_escaped(tmp_path):
     source, model = Scenes(), WordModel(noise=0.3)
     for k, row in enumerate(source.rows):
