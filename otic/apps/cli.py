@@ -173,8 +173,6 @@ def evaluate(
         layers=[numbers(text) for text in layers] or None, pools=pool or None, label_column=label_column,
         split_column=split_column, where=where, prompt=prompt, tokenizer=tokenizer, device=device, quiet=common.quiet,
     )  # fmt: skip
-    for file, reason in results.failed.items():
-        note(f"{file}: {reason}")
     text = "\n".join([results.table(), *results.notes])
     return Answer(results.to_dict(), text, SOME_FAILED if results.failed else DONE)
 
@@ -184,8 +182,6 @@ def _suite(models: Sequence[str], suite: str, data_root: Path, **options: Any) -
     from otic.apps.suite import evaluate as job
 
     run = job(models, suite, data_root, **options)
-    for file, reason in run.results.failed.items():
-        note(f"{file}: {reason}")
     code = UNUSABLE if not run.results.rows else SOME_FAILED if run.results.failed else DONE
     return Answer(run.results.to_dict() | {"suite": suite, "missing": run.missing}, run.text(), code)
 

@@ -203,6 +203,17 @@ def test_some_failed_is_1_and_all_failed_is_2(cli, weights, sounds, tmp_path):
     assert code == 2 and not (tmp_path / "y.parquet").exists() and "bad.wav" in err
 
 
+def test_evaluate_names_a_bad_file_once(cli, weights, tmp_path):
+    rows = ["file,label"]
+    for i in range(8):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng("bad", i).standard_normal(8000), 16000)
+        rows.append(f"{i}.wav,{'ab'[i % 2]}")
+    (tmp_path / "bad.wav").write_bytes(b"")
+    (tmp_path / "metadata.csv").write_text("\n".join([*rows, "bad.wav,a"]))
+    code, out, err = cli("evaluate", weights, "--data", tmp_path, "--protocol", "knn", "--no-baselines", "--quiet")
+    assert code == 1 and "1 of 9 clips could not be read" in out and err.count("an empty file") == 1
+
+
 def test_quiet_says_nothing_on_stderr(cli, weights, sounds, tmp_path):
     assert cli("embed", weights, sounds, "--out", tmp_path / "x.npz")[2] != ""
     assert cli("embed", weights, sounds, "--out", tmp_path / "y.npz", "--quiet")[2] == ""
