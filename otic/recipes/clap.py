@@ -137,14 +137,18 @@ def clap_small() -> Recipe:
 def clap_tiny() -> Recipe:
     """Sound and words for a laptop: an encoder of ours stays as it is, all else is learned in minutes; ours.
 
-        otic pretrain clap_tiny --init runs/tiny --data ../shared/data/esc10_scenes --where split=train --out runs/words
+        otic pretrain clap_tiny --init runs/tiny --data ../shared/data/esc10_scenes --out runs/words
 
     The encoder is heard once for each clip; a small transformer reads its frames in order, and a decoder-only text
     tower with its byte-level BPE is trained from nothing on the captions alone.
+
+    Compute: ten minutes on one core. Score: around an hour of `eat_tiny`, text to audio on 400 unheard scenes R@1 87.1
+    and R@10 98.9 % (the encoder untrained: 44.4 and 95.2; both towers untrained: 1.4 and 9.0), ESC-10 by the names of
+    its classes 75.0 % (45.0; 10.0); more in docs/log.md.
     """
     towers = TwoTowerConfig(text=SMALL_TEXT, dim=256, dropout=0.1, pool="series")
     recipe = tiny("clap_tiny", "clap", CLAPConfig(towers=towers, vocabulary=1024, freeze_audio=True, remember=True))
-    train = TrainConfig(steps=2000, warmup=100, lr=1e-3, clip=1.0, decay="intended", weight_decay=0.1, save_minutes=2.0)
+    train = TrainConfig(steps=1500, warmup=75, lr=1e-3, clip=1.0, decay="intended", weight_decay=0.1, save_minutes=2.0)
     return replace(
         recipe, crop_seconds=10.0, crops_per="clip", short="pad", frames=0, batch_size=64, train=train, adopt=True
     )
