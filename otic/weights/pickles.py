@@ -50,6 +50,7 @@ def encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".m4a")  # a model's place is easily mistaken
 ALLOWED: list[Any] = [
     (NumpyNumber, "numpy.core.multiarray.scalar"),
     (NumpyNumber, "numpy._core.multiarray.scalar"),
@@ -65,6 +66,8 @@ def load_pickle(path: str | Path) -> Any:
     Raises:
         WeightsError: if it needs a class beyond tensors, containers and numbers (which is named), or is damaged.
     """
+    if Path(path).suffix.lower() in SOUNDS:
+        raise WeightsError(f"{path}: a sound, not a model. The model comes first, then the sounds.")
     try:
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of an unusual pickle protocol: it loads or is refused

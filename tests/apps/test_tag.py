@@ -152,6 +152,11 @@ def test_an_interrupt_keeps_what_was_found(otic, words, sounds, tmp_path, monkey
     assert len(json.loads(otic(*args, "--json")[1])["files"]) == 1
 
 
+def test_a_sound_in_the_models_place_is_told(otic, words, sounds):
+    code, _, err = otic("tag", sounds / "a.wav", words, "--labels", "dog,rain")
+    assert code == 2 and "a.wav: a sound, not a model" in err
+
+
 def test_one_label_alone_is_no_answer(otic, words, sounds):
     said = "one label alone always scores 1"
     assert said in otic("tag", words, sounds / "a.wav", "--labels", "dog")[2]
