@@ -30,7 +30,7 @@ def test_the_table_has_the_model_and_both_baselines(done):
 
 
 def test_words_are_scored_beside_untrained_towers(done):
-    out, result = done
+    _, result = done
     values = {(r.model, r.metric): r.value for r in result.results.rows if r.protocol in ("zero-shot", "retrieval")}
     for metric in ("accuracy", "text_to_audio_R@1", "text_to_audio_R@5"):
         assert {model for model, name in values if name == metric} == {"pretrained", "untrained"}
@@ -41,7 +41,14 @@ def test_words_are_scored_beside_untrained_towers(done):
 
 def test_the_report_shows_curves_masks_and_the_map(done):
     page = (done[0] / "report.html").read_text(encoding="utf-8")
-    for title in ("Scores", "Training", "What the model sees", "looked at closely", "named by words alone", "How it was made"):
+    for title in (
+        "Scores",
+        "Training",
+        "What the model sees",
+        "looked at closely",
+        "named by words alone",
+        "How it was made",
+    ):
         assert title in page
 
 
