@@ -224,11 +224,14 @@ class Model:
         return unit(np.concatenate(rows))
 
     @torch.inference_mode()
-    def text(self, texts: str | Sequence[str]) -> Float32[np.ndarray, "n e"]:
+    def text(self, texts: str | Sequence[Any]) -> Float32[np.ndarray, "n e"]:
         """Vectors of length one in the space of `audio`, one for each text.
 
+        Args:
+            texts: A string, or several.
+
         Raises:
-            ConfigError: when the model knows no words, or lacks its tokenizer; the message says what to supply.
+            ConfigError: on what is no string; when the model knows no words, or lacks its tokenizer; the message says what to supply.
         """
         towers = needs_words(self.towers, self.card)
         listed = [texts] if isinstance(texts, str) else list(texts)
