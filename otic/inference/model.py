@@ -231,7 +231,8 @@ class Model:
             texts: A string, or several.
 
         Raises:
-            ConfigError: on what is no string; when the model knows no words, or lacks its tokenizer; the message says what to supply.
+            ConfigError: on what is no string; when the model knows no words, or lacks its tokenizer; the message says
+                what to supply.
         """
         towers = needs_words(self.towers, self.card)
         listed = [texts] if isinstance(texts, str) else list(texts)
