@@ -19,8 +19,8 @@ from torch import Tensor
 
 from otic.core.errors import AudioError, ConfigError
 from otic.core.registry import unknown
-from otic.inference.kinds import read
-from otic.models.pooling import POOLINGS, frames, pool
+from otic.models.pooling import POOLINGS, frames
+from otic.models.readout import layers_of, vector
 
 Wave = np.ndarray  # float32 mono [s]
 JOINT = "joint"  # the pooling that is a model's place in the space it shares with words
@@ -87,17 +87,9 @@ def read_out(
     Raises:
         ConfigError: when `cls` is asked of an encoder that has none.
     """
-    found, grid = read(encoder, spec, layers)
+    found, grid = layers_of(encoder, spec, layers)
     if by_frame:
         parts = [frames(patches, grid, how) for _, patches in found]
     else:
-        parts = [_pool(cls, patches, grid, name) for cls, patches in found for name in how.split("+")]
+        parts = [vector(cls, patches, grid, how) for cls, patches in found]
     return torch.cat([p.float() for p in parts], dim=-1)
-
-
-def _pool(cls: Tensor | None, patches: Tensor, grid: tuple[int, int], name: str) -> Float[Tensor, "b D"]:
-    if name != "cls":
-        return pool(patches, grid, name)
-    if cls is None:
-        raise ConfigError("pool='cls': this encoder has no CLS token. Pool its patches, with 'mean' say.")
-    return cls

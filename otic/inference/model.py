@@ -36,11 +36,12 @@ from otic.inference.encode import (
     read_out,
     stack,
 )
-from otic.inference.kinds import cost, step, stretches, whole
+from otic.inference.kinds import cost, step, stretches
 from otic.inference.options import Level, Options, from_card
 from otic.inference.prompts import unit
 from otic.inference.sources import Src, is_one, name_of, with_rate
 from otic.inference.words import is_text, needs_words, text_vectors
+from otic.models.readout import whole
 from otic.models.two_tower import TwoTower
 
 Layers = int | Sequence[int] | None
@@ -351,7 +352,7 @@ class Model:
         check_waves(waves)
         if options.short != "pad" or stretches(self.encoder):
             waves = [self._lengthened(w, options) for w in waves]
-        counts = [whole(self.frontend.frames(len(w)), self.encoder) for w in waves]
+        counts = [whole(self.encoder, self.frontend.frames(len(w))) for w in waves]
         for batch in groups(counts, lambda frames: cost(frames, self.encoder), options.tokens):
             wave, lengths = stack([waves[i] for i in batch])
             spec = self.frontend(wave.to(self.device), lengths.to(self.device), counts[batch[0]])

@@ -26,15 +26,11 @@ from otic.core.errors import ConfigError
 from otic.core.seeds import generator
 from otic.models.beam import beam_search
 from otic.models.mapper import Mapper, MapperConfig
-from otic.models.pooling import frames as by_frame
-from otic.models.pooling import pool
+from otic.models.readout import SERIES, by_length, layers_of, read, width_read
 from otic.models.text import fitted
 from otic.models.text_block import Past, TextConfig
 from otic.models.text_decoder import Decoder
 from otic.models.tokenizer import Tokenizer, Tokens
-from otic.models.two_tower import whole
-
-SERIES = "series"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +72,7 @@ class Captioner(nn.Module):
             )
         self.cfg, self.encoder, self.tokenizer = cfg, encoder, tokenizer
         self.decoder = Decoder(fitted(cfg.text, tokenizer), gen)
-        self.mapper = Mapper(width_heard(encoder, cfg.pool), self.decoder.width, cfg.pool == SERIES, cfg.mapper, gen)
+        self.mapper = Mapper(width_read(encoder, cfg.pool), self.decoder.width, cfg.pool == SERIES, cfg.mapper, gen)
 
     def prefix(
         self, spec: Float[Tensor, "b c t f"], frames: Int[Tensor, " b"] | None = None, gen: Generator | None = None
@@ -97,17 +93,11 @@ class Captioner(nn.Module):
         self, spec: Float[Tensor, "b c t f"], frames: Int[Tensor, " b"] | None = None, gen: Generator | None = None
     ) -> list[Float[Tensor, "_ D"]]:
         """The encoder's frames of each clip, or one pooled vector (m = 1); clips of one length go through together."""
-        counts = [spec.shape[2]] * len(spec) if frames is None else [int(n) for n in frames.tolist()]
-        spans = [min(whole(self.encoder, count), spec.shape[2]) for count in counts]
-        out: list[Tensor] = [spec] * len(spec)
-        for span in sorted(set(spans)):
-            rows = [i for i, own in enumerate(spans) if own == span]
-            part = spec[rows, :, :span] if len(set(spans)) > 1 else spec[:, :, :span]
-            seen = self.encoder(part, gen=gen)
-            grid = self.encoder.grid(span)  # type: ignore[operator]
-            for i, vectors in zip(rows, read(seen.cls, seen.patches, grid, self.cfg.pool), strict=True):
-                out[i] = vectors
-        return out
+
+        def values(part: Tensor, rows: list[int]) -> Tensor:
+            return read(*layers_of(self.encoder, part, gen=gen), self.cfg.pool)
+
+        return by_length(self.encoder, spec, frames, values)
 
     def logits(
         self, prefix: Float[Tensor, "b k d"], ids: Int[Tensor, "b l"], at: Bool[Tensor, "b l"], gen: Generator | None
@@ -169,30 +159,6 @@ def in_line(prompts: Tokens, texts: Tokens, pad: int) -> tuple[Int[Tensor, "b l"
     one = prompts.ids.gather(1, place.expand(len(first), -1).clamp_max(prompts.ids.shape[1] - 1))
     two = texts.ids.gather(1, (place - first).clamp(0, texts.ids.shape[1] - 1))
     return torch.where(place < first, one, torch.where(after, two, pad)), after
-
-
-def read(
-    cls: Tensor | None, patches: Float[Tensor, "b n d"], grid: tuple[int, int], how: str
-) -> Float[Tensor, "b m D"]:
-    """What is heard of encoded clips: every frame, or poolings side by side (m = 1).
-
-    Raises:
-        ConfigError: when `cls` is asked of an encoder that has none.
-    """
-    if how == SERIES:
-        return by_frame(patches, grid)
-    names = how.split("+")
-    if cls is None and "cls" in names:
-        raise ConfigError("pool='cls': this encoder has no CLS token. Pool its patches, with 'mean' say.")
-    parts = [cls if name == "cls" else pool(patches, grid, name) for name in names]
-    return torch.cat([part for part in parts if part is not None], -1)[:, None]
-
-
-def width_heard(encoder: Any, how: str) -> int:
-    """D: the width of what `read` gives."""
-    nothing = torch.zeros(1, encoder.bands, encoder.width, device="cpu")
-    cls = nothing[:, 0] if getattr(encoder.cfg, "cls", True) else None
-    return read(cls, nothing, (1, encoder.bands), how).shape[2]
 
 
 def to_file(captioner: Captioner) -> tuple[dict[str, Tensor], dict[str, Any]]:

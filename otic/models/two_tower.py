@@ -30,13 +30,11 @@ from otic.core.seeds import generator
 from otic.models.block import Block
 from otic.models.init import init_linear
 from otic.models.joint_heads import HEADS, HeadKind
-from otic.models.pooling import frames as by_frame
-from otic.models.pooling import pool
 from otic.models.positions import sincos
+from otic.models.readout import SERIES, by_length, layers_of, read, width_read
 from otic.models.regularise import Barred
 from otic.models.text import TextConfig, fitted, in_groups, text_tower
 from otic.models.tokenizer import Tokenizer, Tokens
-from otic.models.vit import ViT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +119,8 @@ class TwoTower(nn.Module):
         if tokenizer is None and not cfg.text.vocab:
             raise ConfigError("text.vocab=0 (as many as the tokenizer has), but there is no tokenizer.")
         self.text = text_tower(cfg.text if tokenizer is None else fitted(cfg.text, tokenizer), gen)
-        wide = width_read(encoder, cfg)
-        self.reader = Reader(wide, cfg.reader, gen) if cfg.pool == "series" else None
+        wide = width_read(encoder, cfg.pool, max(1, len(cfg.layers)), cfg.reader.bands)
+        self.reader = Reader(wide, cfg.reader, gen) if cfg.pool == SERIES else None
         self.audio_head = HEADS[cfg.head](cfg.reader.width if self.reader else wide, cfg.dim, cfg.dropout, gen)
         self.text_head = HEADS[cfg.head](self.text.width, cfg.dim, cfg.dropout, gen)
         self.log_scale = nn.Parameter(torch.full((cfg.scales,), cfg.scale))
@@ -168,20 +166,18 @@ class TwoTower(nn.Module):
         longer: Bool[Tensor, " b"] | None = None,
         gen: Generator | None = None,
     ) -> list[Float[Tensor, "_ D"]]:
-        """What the audio tower says of each clip, before reader and head: its frames, or one pooled vector (t = 1).
+        """What the audio tower says of each clip, before reader and head: its frames, or one pooled vector (u = 1).
 
         Clips that fill equally many patch columns go through the tower together, without padding.
         """
-        counts = [spec.shape[2]] * len(spec) if frames is None else [int(n) for n in frames.tolist()]
-        spans = [min(whole(self.encoder, count), spec.shape[2]) for count in counts]
-        out: list[Tensor] = [spec] * len(spec)
-        for span in sorted(set(spans)):
-            rows = [i for i, own in enumerate(spans) if own == span]
-            part = spec[rows, :, :span] if len(rows) < len(spec) else spec[:, :, :span]
-            values = read(self.encoder, part, self.cfg, None if longer is None else longer[rows], gen)
-            for i, value in zip(rows, values, strict=True):
-                out[i] = value
-        return out
+        cfg = self.cfg
+
+        def values(part: Tensor, rows: list[int]) -> Tensor:
+            more = {} if longer is None else {"longer": longer[rows]}
+            found, grid = layers_of(self.encoder, part, cfg.layers, gen=gen, **more)
+            return read(found, grid, cfg.pool, cfg.reader.bands)
+
+        return by_length(self.encoder, spec, frames, values)
 
     def place(self, heard: Sequence[Float[Tensor, "_ D"]], gen: Generator | None = None) -> Float[Tensor, "b e"]:
         """From `hear` to the joint space."""
@@ -191,55 +187,6 @@ class TwoTower(nn.Module):
         series = pad_sequence(list(heard), batch_first=True)
         real = torch.arange(series.shape[1], device=series.device) < lengths[:, None]
         return self.audio_head(self.reader(series, real), gen)
-
-
-def whole(encoder: nn.Module, frames: int) -> int:
-    """Frames that the patch columns of a clip with so many real frames cover."""
-    if not isinstance(encoder, ViT):
-        return frames
-    patch, step = encoder.patch[0], encoder.cfg.step[0]
-    return patch + max(0, -(-(frames - patch) // step)) * step
-
-
-def read(
-    encoder: Any,
-    spec: Float[Tensor, "b c t f"],
-    cfg: TwoTowerConfig,
-    longer: Bool[Tensor, " b"] | None = None,
-    gen: Generator | None = None,
-) -> Float[Tensor, "b u D"]:
-    """Frames (`series`) or one pooled vector (t = 1) of each clip, the chosen layers side by side."""
-    more = {} if longer is None else {"longer": longer}
-    seen, grid = encoder(spec, taps=bool(cfg.layers), gen=gen, **more), encoder.grid(spec.shape[2])
-    parts = [(seen.cls, seen.patches)] if not cfg.layers else [split(encoder, seen.layers[i]) for i in cfg.layers]
-    if cfg.pool == "series":
-        return torch.cat([by_frame(patches, grid, cfg.reader.bands) for _, patches in parts], -1)
-    names = cfg.pool.split("+")
-    pooled = [_pooled(cls, patches, grid, name) for cls, patches in parts for name in names]
-    return torch.cat(pooled, -1)[:, None]
-
-
-def split(encoder: Any, tokens: Float[Tensor, "b m d"]) -> tuple[Tensor | None, Tensor]:
-    """A block's output as (cls, patches)."""
-    cfg = encoder.cfg  # only a ViT has tokens that are no patches
-    return tokens[:, 0] if getattr(cfg, "cls", False) else None, tokens[:, getattr(cfg, "extra", 0) :]
-
-
-def _pooled(cls: Tensor | None, patches: Tensor, grid: tuple[int, int], name: str) -> Float[Tensor, "b D"]:
-    if name != "cls":
-        return pool(patches, grid, name)
-    if cls is None:
-        raise ConfigError("pool='cls': this encoder has no CLS token. Pool its patches, with 'mean' say.")
-    return cls
-
-
-def width_read(encoder: Any, cfg: TwoTowerConfig) -> int:
-    """D: the width of what `read` gives."""
-    width, bands, layers = encoder.width, encoder.bands, max(1, len(cfg.layers))
-    if cfg.pool == "series":
-        return layers * width * (bands if cfg.reader.bands == "concat" else 1)
-    nothing = torch.zeros(1, bands, width)
-    return layers * sum(_pooled(nothing[:, 0], nothing, (1, bands), name).shape[1] for name in cfg.pool.split("+"))
 
 
 def to_file(towers: TwoTower) -> tuple[dict[str, Tensor], dict[str, Any]]:

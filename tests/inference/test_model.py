@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from otic.core.errors import AudioError, ConfigError, WeightsError
 from otic.core.seeds import rng
 from otic.inference.encode import groups
-from otic.inference.kinds import whole
 from otic.inference.model import Model
+from otic.models.readout import whole
 
 RATE = 16000
 
@@ -146,9 +146,9 @@ def test_groups_hold_equal_counts_within_the_budget():
 
 def test_whole_columns_cover_every_frame(model, make_model):
     encoder = model.encoder
-    assert [whole(f, encoder) for f in (1, 15, 16, 17, 32, 33)] == [16, 16, 16, 32, 32, 48]
+    assert [whole(encoder, f) for f in (1, 15, 16, 17, 32, 33)] == [16, 16, 16, 32, 32, 48]
     overlapping = make_model(stride=(10, 10)).encoder
-    assert [whole(f, overlapping) for f in (1, 16, 17, 26, 27)] == [16, 16, 26, 26, 36]
+    assert [whole(overlapping, f) for f in (1, 16, 17, 26, 27)] == [16, 16, 26, 26, 36]
 
 
 def test_embed_takes_paths_file_objects_and_arrays(model, tmp_path):
