@@ -126,6 +126,8 @@ class Plan:
     bank: torch.Tensor | None  # the front-end's mel matrix, where the first weights brought one
 
     def fill(self, batch: Batch) -> Batch:
+        if not self.objective.needs_spec(batch):
+            return batch
         return self.frontend.fill(batch, self.recipe.frames or None)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor, nn
 
 from otic.core.seeds import generator
@@ -51,7 +51,7 @@ class Projector(nn.Module):
         return self.bn2(self.fc2(hidden))
 
 
-def everyone(x: Float[Tensor, "b d"]) -> Float[Tensor, "m d"]:
+def everyone(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "m ..."]:
     """The rows of all processes, this one's at `rank * b`; without a process group, `x` itself.
 
     Gradients come back from every process, so that the mean over processes which data parallelism takes is that of

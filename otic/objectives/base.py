@@ -33,6 +33,10 @@ class Objective(nn.Module, ABC):
         sees a patch); where something is predicted also `guess`, [b, t, f] pixels or [b, t', f'] a number a patch."""
         return {}
 
+    def needs_spec(self, batch: Batch) -> bool:
+        """Whether the batch must be filled: not where what would be made of it is known already."""
+        return True
+
     def extras(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What the weights file keeps beside the encoder: tensors by name, and plain values that describe them."""
         return {}, {}

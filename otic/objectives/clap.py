@@ -24,9 +24,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from otic.core.batch import Batch, Loss
@@ -158,16 +157,20 @@ class CLAP(Objective):
 
     def _hear(self, batch: Batch, gen: Generator) -> list[Tensor]:
         """What the audio tower says of each clip; of a clip it has heard before, what it said then."""
-        assert batch.spec is not None
         if not (self.cfg.remember and batch.ids):
+            assert batch.spec is not None
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.cfg.freeze_audio):
                 return self.towers.hear(batch.spec, batch.frames, gen=gen)
         for i, name in enumerate(batch.ids):
             if name not in self._heard:  # each alone: what is remembered must not depend on its company
+                assert batch.spec is not None
                 frames = None if batch.frames is None else batch.frames[i : i + 1]
                 with torch.no_grad():
                     self._heard[name] = self.towers.hear(batch.spec[i : i + 1], frames)[0].half()
         return [self._heard[name].float() for name in batch.ids]
+
+    def needs_spec(self, batch: Batch) -> bool:
+        return not (self.cfg.remember and batch.ids and all(name in self._heard for name in batch.ids))
 
     def _say(self, texts: Sequence[str], gen: Generator) -> Float[Tensor, "n e"]:
         """Texts in the joint space, each distinct one once."""
@@ -194,19 +197,10 @@ class CLAP(Objective):
         """Which pairs are negatives: not a clip's own caption, nor one that reads the same."""
         if self.cfg.same == "negatives":
             return ~torch.eye(clips, dtype=torch.bool, device=device)
-        keys = every_key(torch.tensor([key(text) for text in captions], device=device))
+        keys = everyone(torch.tensor([key(text) for text in captions], device=device))
         return keys[:, None] != keys[None]
 
 
 def key(text: str) -> int:
     """A number for a text, the same in every process."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-
-
-def every_key(keys: Int[Tensor, " b"]) -> Int[Tensor, " m"]:
-    """The keys of all processes."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return keys
-    parts = [torch.empty_like(keys) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, keys)
-    return torch.cat(parts)
