@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float32
+from torch import Tensor
 
 from otic.audio.find import EXTENSIONS
 from otic.core.errors import AudioError, ConfigError, OticWarning
 from otic.core.text import printable
+from otic.models.text import in_groups
 from otic.models.tokenizer import Kind, Tokenizer, Tokens
 from otic.models.two_tower import TwoTower
 
@@ -86,14 +88,13 @@ def text_vectors(towers: TwoTower, texts: Sequence[str]) -> Float32[np.ndarray, 
     distinct = list(dict.fromkeys(texts))
     warn_of_long(towers.tokenizer, distinct)
     tokens, place = towers.tokenizer(distinct), towers.log_scale.device
-    out = np.zeros((len(distinct), towers.cfg.dim), np.float32)
-    lengths, order = tokens.mask.sum(1).sort(descending=True, stable=True)
-    size = max(1, BUDGET // max(1, tokens.ids.shape[1]))
-    for rows, long in zip(order.split(size), lengths.split(size), strict=True) if distinct else ():
-        ids, mask = (x[rows, : int(long.max())].to(place) for x in tokens)
-        out[rows] = F.normalize(towers.words(Tokens(ids, mask)).float(), dim=-1).cpu().numpy()
+
+    def call(tokens: Tokens) -> Tensor:
+        return F.normalize(towers.words(tokens.to(place)).float(), dim=-1).cpu()
+
+    vectors = in_groups(call, tokens, max(1, BUDGET // max(1, tokens.ids.shape[1]))).numpy()
     row = {text: i for i, text in enumerate(distinct)}
-    return out[[row[text] for text in texts]]
+    return vectors[[row[text] for text in texts]]
 
 
 def warn_of_long(tokenizer: Tokenizer, texts: Sequence[str]) -> None:

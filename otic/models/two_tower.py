@@ -33,7 +33,7 @@ from otic.models.joint_heads import HEADS, HeadKind
 from otic.models.positions import sincos
 from otic.models.readout import SERIES, by_length, layers_of, read, width_read
 from otic.models.regularise import Barred
-from otic.models.text import TextConfig, fitted, in_groups, text_tower
+from otic.models.text import TextConfig, fitted, text_tower
 from otic.models.tokenizer import Tokenizer, Tokens
 
 
@@ -154,9 +154,7 @@ class TwoTower(nn.Module):
 
     def understand(self, tokens: Tokens, gen: Generator | None = None) -> Float[Tensor, "n d"]:
         """What the text tower says of each text, before the head."""
-        said = (
-            in_groups(lambda t: self.text(t.ids, t.mask, gen), tokens) if not self.training else self.text(*tokens, gen)
-        )
+        said = self.text(*tokens, gen)
         return F.normalize(said, dim=-1) if self.cfg.unit_text else said
 
     def hear(
