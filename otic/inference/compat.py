@@ -1,28 +1,31 @@
-"""MS-CLAP's own way to hear a file, for comparing numbers with it (microsoft/CLAP @ e8a6467).
+"""The published CLAP systems' own ways to hear a file, for comparing numbers with them.
 
-Channels are not mixed but stand one after the other, so six seconds of stereo are twelve; what is longer than a window
-is cropped at random, so a file has many vectors. Ours is the same each time: the draws begin anew with every file.
+MS-CLAP     channels are not mixed but stand one after the other, so six seconds of stereo are twelve; what is longer
+            than a window is cropped at random (microsoft/CLAP @ e8a6467)
+LAION-CLAP  samples are rounded to 16 bits; what is longer than a window is cropped at random or, by a model with
+            fusion, heard as a whole beside three random parts of it (LAION-AI/CLAP @ 1fd4c37)
+
+So there a file has many vectors. Ours is the same each time: the draws begin anew with every file.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
-from otic.audio.cliplen import clips, mono, starts
-from otic.audio.read import CHUNK, decoded
+from otic.audio.cliplen import Draw, clips, mono, starts
+from otic.audio.read import CHUNK, decoded, read
 from otic.audio.sinc import sinc_resample
 from otic.core.errors import AudioError
 from otic.inference.sources import Src
 
+Heard = tuple[Float32[np.ndarray, " s"], tuple[float, float]]  # a wave, and its seconds in the sound
 
-def heard(
-    src: Src, rate: int, target: int, draw: Callable[[int], int]
-) -> tuple[Float32[np.ndarray, " s"], tuple[float, float]]:
+
+def heard(src: Src, rate: int, target: int, draw: Draw) -> Heard:
     """What MS-CLAP hears of a sound: `target` samples at `rate`, and their seconds in the channels joined together.
 
     Args:
@@ -45,6 +48,23 @@ def heard(
     return clips(wave[first:end], target)[0].numpy(), (first / rate, end / rate)
 
 
-def draws(seed: int) -> Callable[[int], int]:
-    """Python's own generator, as upstream uses it."""
+def rounded(src: Src, rate: int) -> Float32[np.ndarray, " s"]:
+    """All of a sound as LAION-CLAP reads it: channels mixed, what is too loud cut off, rounded to 16 bits towards 0.
+
+    Raises:
+        AudioError: when it cannot be read, or holds nothing.
+    """
+    wave = read(src, rate=rate).wave
+    return np.trunc(np.clip(wave, -1, 1) * np.float32(32767)) / np.float32(32767)
+
+
+def cropped(wave: Float32[np.ndarray, " n"], rate: int, target: int, draw: Draw) -> Heard:
+    """The random crop of LAION-CLAP's models without fusion, any place of which is possible; shorter waves whole."""
+    first = draw(len(wave) - target + 1) if len(wave) > target else 0
+    end = min(first + target, len(wave))
+    return wave[first:end], (first / rate, end / rate)
+
+
+def draws(seed: int) -> Draw:
+    """Python's own generator, as MS-CLAP uses it."""
     return random.Random(seed).randrange

@@ -4,7 +4,7 @@ A transformer without a padding mask sees the padding. So only clips which fill 
 through it together: then a clip is padded to the end of its own last column, alone or in company. What other kinds of
 encoders take is in `kinds`.
 
-Axes: b clips, n patches, d width, D length of a vector.
+Axes: b clips, c channels, n patches, d width, D length of a vector.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ def check_layers(layers: Sequence[int], depth: int) -> None:
 
 
 def read_out(
-    encoder: Any, spec: Float[Tensor, "b 1 t f"], layers: Sequence[int], how: Any, *, by_frame: bool
+    encoder: Any, spec: Float[Tensor, "b c t f"], layers: Sequence[int], how: Any, *, by_frame: bool, **more: Any
 ) -> Tensor:
-    """Vectors `[b, D]`, or `[b, t', D]` by frame: chosen layers and poolings side by side.
+    """Vectors `[b, D]`, or `[b, t', D]` by frame: chosen layers and poolings side by side; `more` goes to the encoder.
 
     Raises:
         ConfigError: when `cls` is asked of an encoder that has none.
     """
-    found, grid = layers_of(encoder, spec, layers)
+    found, grid = layers_of(encoder, spec, layers, **more)
     if by_frame:
         parts = [frames(patches, grid, how) for _, patches in found]
     else:

@@ -33,7 +33,7 @@ def load(
     precision: Precision = "fp32",
     *,
     tokenizer: str | os.PathLike[str] | None = None,
-    compat: Literal["", "msclap"] = "",
+    compat: Literal["", "msclap", "laion"] = "",
 ) -> Model:
     """Any MODEL, ready to embed.
 
@@ -43,8 +43,9 @@ def load(
         device: `cpu`, `cuda`, ...; None: a GPU when there is one.
         precision: `fp32`, `bf16`, or `auto` (bf16 where the hardware is faster in it).
         tokenizer: A folder with the vocabulary of a published text tower, where the weights came without it.
-        compat: `msclap`: hear and read as MS-CLAP's code does, its random crops, joined channels and token quirks
-            included, to compare numbers with it.
+        compat: To compare numbers with published code. `msclap`: hear and read as MS-CLAP's does, its random crops,
+            joined channels and token quirks included. `laion`: hear as LAION-CLAP's does, samples of 16 bits, and long
+            sounds cropped at random or (by models with fusion) as a whole beside three random parts.
 
     Raises:
         ConfigError: on a tokenizer for a model without words.
@@ -53,7 +54,8 @@ def load(
     if isinstance(model, Model):
         return model
     loaded = read_model(model)
-    quirks = ("exclamation", "fixed") if compat and loaded.card.get("tokenizer", {}).get("kind") == "gpt2" else ()
+    gpt2 = loaded.card.get("tokenizer", {}).get("kind") == "gpt2"
+    quirks = ("exclamation", "fixed") if compat == "msclap" and gpt2 else ()
     towers = reader(loaded, tokenizer, quirks)
     own: dict[str, Any] = {} if loaded.bank is None else {"bank": loaded.bank}
     frontend = Frontend(loaded.frontend, **own)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
-from otic.audio.cliplen import lengthen
+from otic.audio.cliplen import Draw, fused, lengthen
 from otic.audio.frontend import Frontend
 from otic.audio.windows import starts
 from otic.core.errors import AudioError, ConfigError
@@ -192,17 +192,34 @@ class Model:
     ) -> Iterator[Embeddings]:
         if level == "frame":
             raise ConfigError(f'compat="{options.compat}" hears one crop of a file: there are no frames of all of it.')
-        target = round(self.native * self.sample_rate)
         for i, src in enumerate(sources):
             name = name_of(src, i)
             try:
-                wave, place = compat.heard(src, self.sample_rate, target, compat.draws(options.seed))
-                vector = self._vectors([wave], options, by_frame=False)[0]
+                vector, place = self._one_as_upstream(src, options)
                 yield Embeddings(vector[None], np.array([place]), name)
             except AudioError as error:
                 if strict:
                     raise
                 yield failure(name, str(error))
+
+    def _one_as_upstream(self, src: Src, options: Options) -> tuple[np.ndarray, tuple[float, float]]:
+        rate, draw = self.sample_rate, compat.draws(options.seed)
+        target = round(self.native * rate)
+        if options.compat == "msclap":
+            wave, place = compat.heard(src, rate, target, draw)
+        elif getattr(self.encoder.cfg, "fusion", False):
+            wave = compat.rounded(src, rate)
+            return self._fused(wave, target, options, draw), (0.0, len(wave) / rate)
+        else:
+            wave, place = compat.cropped(compat.rounded(src, rate), rate, target, draw)
+        return self._vectors([wave], options, by_frame=False)[0], place
+
+    @torch.inference_mode()
+    def _fused(self, wave: np.ndarray, target: int, options: Options, draw: Draw) -> np.ndarray:
+        spec, longer = fused(self.frontend, torch.from_numpy(wave).to(self.device), target, draw=draw)
+        with self._world.autocast():
+            vector = self._read(spec[None], options, False, longer=torch.tensor([longer], device=self.device))
+        return vector[0].cpu().numpy()
 
     def audio(self, src: Src | Iterable[Src]) -> Float32[np.ndarray, "n e"]:
         """Vectors of length one in the space of `text`, one for each source.
@@ -366,15 +383,15 @@ class Model:
         whole = torch.from_numpy(np.ascontiguousarray(wave, np.float32))
         return lengthen(whole, round(self.native * self.sample_rate), options.short).numpy()
 
-    def _read(self, spec: Float[Tensor, "b 1 t f"], options: Options, by_frame: bool) -> Tensor:
+    def _read(self, spec: Float[Tensor, "b c t f"], options: Options, by_frame: bool, **longer: Any) -> Tensor:
         if options.pool == JOINT and not by_frame:
-            return F.normalize(self._joint.audio(spec).float(), dim=-1)
+            return F.normalize(self._joint.audio(spec, **longer).float(), dim=-1)
         if options.pool == CLASSES and self.classifier is not None:
-            return self.classifier.scores(self.encoder(spec))
+            return self.classifier.scores(self.encoder(spec, **longer))
         if options.pool == TAGGER:
-            return self.encoder.tag(self.encoder(spec))[0].float()
+            return self.encoder.tag(self.encoder(spec, **longer))[0].float()
         how = options.frame_pool if by_frame else options.pool
-        return read_out(self.encoder, spec, options.layers, how, by_frame=by_frame)
+        return read_out(self.encoder, spec, options.layers, how, by_frame=by_frame, **longer)
 
     def choose(
         self,

@@ -26,7 +26,7 @@ class Options:
         "pad"  # a wave shorter than the model's window: silence after it (where the encoder needs one length,
     )
     # else nothing), itself again and again, or itself as often as it fits whole and then silence
-    compat: Literal["", "msclap"] = ""  # hear files as MS-CLAP's code does: see `inference.compat`; one vector for each
+    compat: Literal["", "msclap", "laion"] = ""  # hear files as that code does (`inference.compat`); a vector for each
     seed: int = 0  # of its crops
     tokens: int = 8192  # patches in one pass through the encoder; bounds the memory
 

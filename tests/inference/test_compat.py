@@ -1,4 +1,4 @@
-"""Hearing as MS-CLAP's code does: joined channels, random crops, tiling; the same each time all the same."""
+"""Hearing as published code does: joined channels, random crops, tiling, fusion; the same each time all the same."""
 
 import json
 import random
@@ -6,9 +6,11 @@ import random
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from otic.audio.cliplen import fused
 from otic.audio.frontend import Frontend, htsat
-from otic.core.errors import AudioError, ConfigError
+from otic.core.errors import AudioError, AudioWarning, ConfigError
 from otic.core.seeds import rng
 from otic.inference import compat
 from otic.inference.model import Model
@@ -54,6 +56,52 @@ def test_the_same_file_gives_the_same_vector_in_any_company(model, tmp_path):
     with pytest.raises(AudioError, match=r"bad\.wav"):
         model.embed(tmp_path / "bad.wav")
     assert model.similarity(files[0], files[0])[0, 0] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def laion():
+    """Makes a model that hears as LAION-CLAP does, with fusion or without."""
+
+    def make(fusion):
+        shape = {"width": 8, "depths": (1, 1), "heads": (2, 2), "window": 4, "image": 64, "mels": 16, "classes": 0}
+        front = htsat(sample_rate=RATE, mel_rate=None, mels=16, fft=256, window=256, hop=80, high=4000.0)
+        card = {"name": "l", "inference": {"window": 2.0, "short": "repeatpad", "compat": "laion"}}
+        return Model(HTSAT(HTSATConfig(**shape, fusion=fusion)), Frontend(front), card, device="cpu")
+
+    return make
+
+
+@pytest.mark.parametrize("seconds", [0.7, 2.0, 5.3])
+def test_laion_fuses_long_sounds(laion, seconds):
+    model, wave = laion(True), (0.2 * rng("laion").standard_normal(round(seconds * RATE))).astype(np.float32)
+    found = model.embed((wave, RATE))
+    sixteen = np.trunc(wave.clip(-1, 1) * np.float32(32767)) / np.float32(32767)
+    spec, longer = fused(model.frontend, torch.from_numpy(sixteen), 2 * RATE, draw=random.Random(0).randrange)
+    assert longer == (seconds > 2)
+    with torch.no_grad():
+        expected = model.encoder(spec[None], torch.tensor([longer])).patches.mean(1)
+        unfused = model.encoder(spec[None]).patches.mean(1)
+    assert np.allclose(found.vectors, expected, atol=1e-6)
+    assert np.allclose(unfused, expected, atol=1e-6) != longer
+    assert np.allclose(found.spans, [[0, seconds]], atol=1e-6)
+
+
+def test_laion_without_fusion_crops_anywhere(laion):
+    wave = rng("laion").standard_normal(5 * RATE).astype(np.float32) / 8
+    model = laion(False)
+    found = model.embed((wave, RATE))
+    start = random.Random(0).randrange(3 * RATE + 1)
+    assert np.allclose(found.spans, [[start / RATE, start / RATE + 2]])
+    crop = np.trunc(wave[start : start + 2 * RATE] * np.float32(32767)) / np.float32(32767)
+    assert np.allclose(found.vectors, model.encode([crop]), atol=1e-6)
+    assert compat.cropped(wave[: 2 * RATE], RATE, 2 * RATE, lambda n: n // 0)[1] == (0, 2)
+
+
+def test_laion_rounds_towards_zero():
+    wave = np.tile(np.array([0.5, -0.5, 1.01, -1.01, 1e-6], np.float32), 100)
+    with pytest.warns(AudioWarning, match="full scale"):
+        heard = compat.rounded((wave, RATE), RATE)
+    assert (heard[:5] * 32767).tolist() == [16383, -16383, 32767, -32767, 0]
 
 
 def test_it_has_no_frames(model):
