@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import otic
 from otic.core.errors import ConfigError, WeightsError
 from otic.core.seeds import generator
 from otic.models import DecoderShape, TransformerDecoder, ViT, ViTConfig
@@ -106,6 +107,15 @@ def test_shorter_clips_read_a_prefix_and_longer_ones_are_refused():
     assert torch.equal(again.positions((2, 8)), net.position_table[:16])
     with pytest.raises(ConfigError, match=r"32 patches, but the position table ends at 24"):
         again.positions((4, 8))
+
+
+def test_a_window_is_never_longer_than_the_codes(tmp_path):
+    torch.save(layout(encoder()), tmp_path / "short.pth")
+    (tmp_path / "config.json").write_text('{"num_heads": 2}')
+    model = otic.load(tmp_path / "short.pth", device="cpu")
+    assert model.options.window == pytest.approx(0.48)  # 24 codes of 8 bands: 3 x 16 frames
+    wave = 0.1 * torch.randn(16000, generator=generator("clip")).numpy()
+    assert len(model.embed(wave, sample_rate=16000).vectors) == 3
 
 
 def test_norms_are_never_taken_for_each_other():
