@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float32, Real
 
+from otic.core.machine import cores
 from otic.inference.ahead import ahead
 from otic.inference.embeddings import Embeddings
 from otic.inference.options import Options
 from otic.inference.sources import End, Src, Window, name_of, windows
 
 SPAN = 10.0  # seconds of a window, unless the model's card knows better
-CHUNK = 320.0  # seconds of sound held before they are encoded; 20 MB at 16 kHz
+CHUNK = 320.0  # seconds of sound held before they are encoded, and as many read ahead; 20 MB each at 16 kHz
+READERS = 8  # threads that read, at most
 
 Encode = Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # waves -> [D] or [t', D] for each
 
@@ -78,17 +81,28 @@ def run(
         waiting.clear()
         over.clear()
 
-    held = 0
-    for event in ahead(windows(listed, rate, length, options.hop or length, strict=strict)):
+    read = partial(windows, rate=rate, window=length, hop=options.hop or length, strict=strict)
+    makers = [partial(read, src, i) for i, src in enumerate(listed)]
+    held, room = 0, round(CHUNK * rate)
+    for event in ahead(makers, _samples, room, _threads(listed)):
         if isinstance(event, Window):
             waiting.append(event)
             held += len(event.wave)
         else:
             over.append(event)
-        if held >= CHUNK * rate or len(over) >= 1024:
+        if held >= room or len(over) >= 1024:
             yield from flush()
             held = 0
     yield from flush()
+
+
+def _samples(event: Window | End) -> int:
+    return len(event.wave) if isinstance(event, Window) else 0
+
+
+def _threads(sources: Sequence[Src]) -> int:
+    """Files read at once; a file object may stand in the list twice, and has one position."""
+    return 1 if any(hasattr(src, "read") for src in sources) else min(cores(), READERS)
 
 
 def _frames(rows: np.ndarray, span: tuple[float, float], told: float, seconds: float) -> tuple[np.ndarray, np.ndarray]:

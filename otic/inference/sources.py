@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,21 +59,20 @@ def name_of(src: Src, index: int = 0) -> str:
 
 
 def windows(
-    sources: Iterable[Src], rate: int, window: float, hop: float, *, strict: bool = False
+    src: Src, index: int, rate: int, window: float, hop: float, *, strict: bool = False
 ) -> Iterator[Window | End]:
-    """Every window of every source in order, each source closed by its `End`; a bad one ends early, with the reason.
+    """Every window of a source, closed by its `End`; a bad one ends early, with the reason.
 
     Raises:
-        AudioError: at the first bad source, when `strict`.
+        AudioError: when it is bad and `strict`.
     """
-    for i, src in enumerate(sources):
-        reason = None
-        try:
-            for waves, spans in stream(src, rate=rate, window=window, hop=hop):
-                for wave, (start, end) in zip(waves, spans, strict=True):
-                    yield Window(i, wave, (float(start), float(end)))
-        except AudioError as error:
-            if strict:
-                raise
-            reason = str(error)
-        yield End(i, reason)
+    reason = None
+    try:
+        for waves, spans in stream(src, rate=rate, window=window, hop=hop):
+            for wave, (start, end) in zip(waves, spans, strict=True):
+                yield Window(index, wave, (float(start), float(end)))
+    except AudioError as error:
+        if strict:
+            raise
+        reason = str(error)
+    yield End(index, reason)
