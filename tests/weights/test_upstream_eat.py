@@ -66,6 +66,14 @@ def test_fairseq_round_trip(tmp_path, dim, layers, kernel, groups):
     assert torch.equal(read.teacher["proj.bias"], net.proj.bias + 1)
 
 
+@pytest.mark.parametrize(("width", "hidden"), [(44, 120), (28, 244), (48, 129), (96, 96)])
+def test_any_width_of_the_feed_forward(width, hidden):
+    net = encoder(width, 1, 4, mlp_ratio=(hidden + 0.5) / width)
+    assert len(net.blocks[0].mlp.fc1.weight) == hidden
+    read = eat.convert(layout(net), {"num_heads": 4})
+    ViT(read.encoder).load_state_dict(read.state)
+
+
 def test_hugging_face_round_trip(tmp_path):
     net, head = encoder(mels=64, table=(5, 4)), Head(48, HeadConfig(classes=7))
     save_file(layout(net, head=head, style="hf"), tmp_path / "model.safetensors")

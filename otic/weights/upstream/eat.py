@@ -28,7 +28,7 @@ from otic.models.vit import ViT, ViTConfig
 from otic.weights.catalogue import Entry
 from otic.weights.pickles import load_pickle
 from otic.weights.store import Loaded
-from otic.weights.upstream.table import below, card, must_fit, on_meta, rename, require
+from otic.weights.upstream.table import below, card, mlp_ratio, must_fit, on_meta, rename, require
 
 BLOCKS = (r"blocks\.(\d+)\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)", r"blocks.\1.\2.\3")
 _IMAGE = r"modality_encoders\.IMAGE\."  # upstream's name for audio
@@ -237,7 +237,6 @@ def _encoder(state: Mapping[str, Tensor], settings: Mapping[str, Any], where: st
     width, patch = len(proj), (proj.shape[2], proj.shape[3])
     mels, stride = int(settings.get("mel_bins", 128)), int(settings.get("stride", patch[0]))
     bands = (mels - patch[1]) // stride + 1
-    hidden = require(state, "blocks.0.mlp.fc1.weight", where)
     rows = state["position_table"]
     grid = (len(rows) // bands, bands)
     # half precision rounds a number up to 1 by at most 2^-12
@@ -246,7 +245,7 @@ def _encoder(state: Mapping[str, Tensor], settings: Mapping[str, Any], where: st
         width=width,
         depth=len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
         heads=int(settings.get("num_heads", max(1, width // 64))),
-        mlp_ratio=len(hidden) / width,
+        mlp_ratio=mlp_ratio(require(state, "blocks.0.mlp.fc1.weight", where), width),
         patch=patch,
         stride=None if stride == patch[0] == patch[1] else (stride, stride),
         mels=mels,

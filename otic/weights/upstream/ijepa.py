@@ -28,7 +28,7 @@ from otic.models.vit import ViT, ViTConfig
 from otic.weights.catalogue import Entry
 from otic.weights.pickles import load_pickle
 from otic.weights.store import Loaded
-from otic.weights.upstream.table import below, card, must_fit, on_meta, rename, require
+from otic.weights.upstream.table import below, card, mlp_ratio, must_fit, on_meta, rename, require
 
 Which = Literal["target", "context"]
 _LAYERS = r"(\d+)\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)"
@@ -184,7 +184,7 @@ def _encoder(state: Mapping[str, Tensor], settings: Mapping[str, Any], where: st
         width=width,
         depth=_depth(state),
         heads=int(settings.get("num_heads") or HEADS.get(width, max(1, width // 64))),
-        mlp_ratio=len(require(state, "blocks.0.mlp.fc1.weight", where)) / width,
+        mlp_ratio=mlp_ratio(require(state, "blocks.0.mlp.fc1.weight", where), width),
         patch=patch,
         mels=bands * patch[1],
         norm="pre",
@@ -203,7 +203,7 @@ def _predictor(
         width=width,
         depth=_depth(state),
         heads=int(settings.get("predictor_heads") or encoder.heads),
-        mlp_ratio=len(require(state, "blocks.0.mlp.fc1.weight", where)) / width,
+        mlp_ratio=mlp_ratio(require(state, "blocks.0.mlp.fc1.weight", where), width),
         eps=encoder.eps,
     )
 

@@ -26,7 +26,7 @@ from otic.models.heads import Head, HeadConfig
 from otic.models.vit import ViT, ViTConfig
 from otic.weights.catalogue import Entry
 from otic.weights.store import Loaded
-from otic.weights.upstream.table import below, card, fuse, must_fit, on_meta, rename, require
+from otic.weights.upstream.table import below, card, fuse, mlp_ratio, must_fit, on_meta, rename, require
 
 Grid = tuple[int, int]  # (time, freq)
 
@@ -200,7 +200,7 @@ def _encoder(
         width=width,
         depth=len({name.split(".")[1] for name in tensors if name.startswith("blocks.")}),
         heads=int(settings.get("num_attention_heads", max(1, width // 64))),
-        mlp_ratio=len(require(tensors, "blocks.0.mlp.fc1.weight", where)) / width,
+        mlp_ratio=mlp_ratio(require(tensors, "blocks.0.mlp.fc1.weight", where), width),
         patch=patch,
         stride=None if stride == patch else stride,
         mels=mels,

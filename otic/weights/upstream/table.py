@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -51,6 +52,17 @@ def require(tensors: Mapping[str, Tensor], name: str, where: str) -> Tensor:
     if name not in tensors:
         raise WeightsError(f"{where}: the tensor for {name!r} is missing.")
     return tensors[name]
+
+
+def mlp_ratio(fc1: Tensor, width: int) -> float:
+    """How wide a feed-forward is by its first weight [hidden, width], such that `int(width * ratio)` is `hidden`.
+
+    >>> int(44 * (120 / 44)), int(44 * mlp_ratio(torch.zeros(120, 44), 44))
+    (119, 120)
+    """
+    hidden = len(fc1)
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def must_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
