@@ -29,7 +29,7 @@ from otic.models.vit_decoder import DecoderShape, TransformerDecoder
 from otic.weights.catalogue import Entry
 from otic.weights.pickles import load_pickle
 from otic.weights.store import Loaded
-from otic.weights.upstream.table import below, card, must_fit, on_meta, rename, require
+from otic.weights.upstream.table import below, card, mlp_ratio, must_fit, on_meta, rename, require
 
 _BLOCK = r"(\d+)\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)"
 TABLE = (
@@ -239,7 +239,7 @@ def _encoder(state: Mapping[str, Tensor], settings: Mapping[str, Any], tuned: bo
         width=width,
         depth=_depth(state),
         heads=int(settings.get("num_heads", max(1, width // 64))),
-        mlp_ratio=len(hidden) / width,
+        mlp_ratio=mlp_ratio(hidden, width),
         patch=(proj.shape[2], proj.shape[3]),
         mels=int(settings.get("mels", 128)),
         norm="pre",
@@ -260,7 +260,7 @@ def _decoder(state: Mapping[str, Tensor], settings: Mapping[str, Any], where: st
         width=len(embed),
         depth=_depth(state),
         heads=len(tau) if tau is not None else int(settings.get("decoder_num_heads", 16)),
-        mlp_ratio=len(hidden) / len(embed),
+        mlp_ratio=mlp_ratio(hidden, len(embed)),
         bias_hidden=len(network) if network is not None else 384,
         positions="table",
         table=(len(state["position_table"]), 1),
