@@ -28,6 +28,8 @@ from otic.models.init import init_default
 from otic.models.swin import Stage, SwinAttention, full_precision
 from otic.models.vit import Encoded
 
+WINDOW, HOP = 689, 344  # frames of a window of long input, and from one to the next: MS-CLAP's 5 s every 2.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class HTSATConfig:
@@ -217,13 +219,17 @@ class HTSAT(nn.Module):
     @property
     def _window(self) -> int:
         """Frames of a window of long input; `cut` takes all that fit."""
-        return self.cfg.frames if self.cfg.long == "cut" else 689 * self.cfg.frames // 1024
+        return self.cfg.frames if self.cfg.long == "cut" else self._measure(WINDOW)
+
+    def _measure(self, frames: int) -> int:
+        """MS-CLAP's constants are frames, whatever the picture; one that cannot hold them has them in its measure."""
+        return frames if self.cfg.frames >= WINDOW else frames * self.cfg.frames // 1024
 
     def _starts(self, frames: int) -> list[int]:
-        """First frames of the windows (MS-CLAP's constants: half of ten seconds every quarter)."""
+        """First frames of the windows."""
         if frames <= self.cfg.frames or self.cfg.long == "cut":
             return [0]
-        return list(range(0, frames - self._window - 1, 344 * self.cfg.frames // 1024))
+        return list(range(0, frames - self._window - 1, self._measure(HOP)))
 
     def _one_longer(self, longer: Tensor | None, x: Tensor, gen: Generator | None) -> Tensor | None:
         """A batch without a long clip still trains the fusion: on one clip, drawn at random."""

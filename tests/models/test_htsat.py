@@ -263,6 +263,15 @@ def test_long_input_is_the_windows_side_by_side():
     assert torch.equal(encode(beginning, spec), encode(encoder, spec[:, :, :128]))
 
 
+@pytest.mark.parametrize(("image", "mels", "frames"), [(192, 48, 768), (256, 32, 2048)])
+def test_windows_are_as_long_whatever_the_picture(image, mels, frames):
+    """689 frames every 344 are constants of MS-CLAP's code, which takes them of any picture that can hold them."""
+    cfg = HTSATConfig(width=8, depths=(1, 1), heads=(2, 2), window=image // 16, patch=8, image=image, mels=mels)
+    encoder, spec = lively(cfg), torch.randn(1, 1, frames + 300, mels, generator=generator("long"))
+    windows = [encoder(spec[:, :, a : a + 689]).patches for a in range(0, frames + 300 - 690, 344)]
+    torch.testing.assert_close(encoder(spec).patches, torch.cat(windows, 1))
+
+
 def test_tags_are_a_convolution_over_time():
     encoder = lively()
     encoded = encoder(clips(2))
