@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from glob import escape
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,9 +89,17 @@ def is_safetensors(path: Path) -> bool:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """The configs beside a file: `config.json` of the hub, `NAME_config.json` of its own; empty when there are none."""
+    """The configs beside a file: `config.json` of the hub, and its own; empty when there are none.
+
+    Its own is `NAME_config.json`, else the only one that begins with the same word: files of one kind may share it
+    (`laion_tiny_config.json` beside `laion_fused.pt`).
+    """
     settings: dict[str, Any] = {}
-    for name, key in (*SETTINGS, (f"{path.stem}_config.json", "")):
+    own = path.with_name(f"{path.stem}_config.json")
+    if not own.is_file():
+        alike = list(path.parent.glob(f"{escape(path.stem.split('_')[0])}_*config.json"))
+        own = alike[0] if len(alike) == 1 else own
+    for name, key in (*SETTINGS, (own.name, "")):
         config = path.with_name(name)
         try:
             said = dict(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else {}

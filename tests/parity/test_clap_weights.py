@@ -179,6 +179,22 @@ def test_residual_head(golden):
                 close(f"{path.name}: {name}", got[name], want, 1e-5)
 
 
+@torch.no_grad()
+def test_laion_files_are_opened_with_the_json_they_share(golden):
+    found = sorted(golden("clap").glob("laion*.pt"))
+    assert found
+    for path in found:
+        said = config_of(path, "laion*config.json")
+        model = otic.load(path, device="cpu")
+        assert (model.frontend.cfg.hop, model.sample_rate) == (
+            said["frontend"]["hop_size"],
+            said["frontend"]["sample_rate"],
+        )
+        for name, given in cases(path.with_name(f"{path.stem}_io.safetensors")):
+            text = model.towers.words(Tokens(given["input_ids"], given["attention_mask"].bool()))
+            close(f"{name}: text", F.normalize(text, dim=-1), given["text_embed"], 5e-5)
+
+
 def test_a_file_is_opened_with_the_json_of_its_own_name(golden):
     """Sizes that no shape tells (hop, heads) may stand in `NAME_config.json`."""
     found = [p for p in sorted(golden("clap").glob("msclap_*.pth")) if p.with_name(f"{p.stem}_config.json").is_file()]

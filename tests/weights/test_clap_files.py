@@ -8,6 +8,7 @@ import pytest
 import torch
 from clap_files import BERT, FFT, GPT2, MELS, bank, clapcap, gpt2_folder, laion, msclap_2022, msclap_2023
 
+from otic.audio.frontend import Frontend
 from otic.audio.melbank import mel_bank
 from otic.core.errors import ConfigError, WeightsError
 from otic.models.tokenizer import Tokens
@@ -159,6 +160,25 @@ def test_an_unknown_filterbank_is_taken_as_it_is_and_said_to_be_so():
     assert recognise(odd, 44100).shape is None and "no published shape" in str(recognise(odd, 44100))
 
 
+@pytest.mark.parametrize("kind", FILES)
+def test_mel_bands_fit_the_rate(kind):
+    """The published edges are for rates above 28 kHz."""
+    make, layout = FILES[kind]
+    for said, high in ({"sample_rate": 16000}, 8000.0), ({"sample_rate": 16000, "fmin": 0, "fmax": 7000}, 7000.0):
+        content = make()[1]
+        state = content.get("model", content.get("state_dict"))
+        name = next(n for n in state if n.endswith("melW"))
+        state[name] = bank() * torch.linspace(1, 1.3, MELS)  # of no published kind
+        found = layout.convert(content, {**SETTINGS, "frontend": said})
+        assert (found.frontend.low, found.frontend.high) == (float(said.get("fmin", 50)), high)
+        Frontend(found.frontend, bank=found.bank)
+
+
+def test_the_end_token_may_be_said_beside_the_tower():
+    found = msclap_layout.convert(msclap_2023()[1], {**SETTINGS, "eos_id": 33})
+    assert found.towers.text.end == 33
+
+
 def test_a_filterbank_in_half_precision_is_recognised():
     assert recognise(bank(48000).half().float(), 48000).rate == 48000
 
@@ -183,6 +203,28 @@ def test_the_preprocessors_settings_are_obeyed(fusion):
     assert f.mel == ("htk" if fusion else "slaney")
     bare = hf_clap.frontend({}, mels=64, fusion=fusion)
     assert (bare.low, bare.high, bare.hop, bare.sample_rate, bare.mel) == (50.0, 14000.0, 480, 48000, f.mel)
+
+
+@pytest.mark.parametrize("part", ["audio_config", "text_config"])
+@pytest.mark.parametrize("name", ["hidden_act", "projection_hidden_act"])
+def test_another_activation_is_refused(part, name):
+    with pytest.raises(WeightsError, match=f"{part} says {name}='silu'"):
+        hf_clap.convert({}, {part: {name: "silu"}})
+
+
+def test_unequal_strides_are_refused():
+    with pytest.raises(WeightsError, match="patch_stride"):
+        msclap_layout.convert(msclap_2023()[1], {**SETTINGS, "encoder": {"patch_stride": [4, 8]}})
+
+
+def test_files_of_one_kind_may_share_a_config(tmp_path):
+    (tmp_path / "clap_tiny_config.json").write_text('{"a": 1}')
+    for name in ("clap.pt", "clap_large.pt", "clap_tiny.pt"):
+        assert anyfile._settings(tmp_path / name) == {"a": 1}
+    assert not anyfile._settings(tmp_path / "claps_large.pt")
+    (tmp_path / "clap_large_config.json").write_text('{"a": 2}')
+    assert anyfile._settings(tmp_path / "clap_large.pt") == {"a": 2}
+    assert not anyfile._settings(tmp_path / "clap.pt")  # which of the two?
 
 
 def test_the_preprocessors_file_is_read_beside_the_weights(tmp_path):

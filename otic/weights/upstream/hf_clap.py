@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from otic.audio.frontend import FrontendConfig, htsat
+from otic.core.errors import WeightsError
 from otic.weights.catalogue import Entry
 from otic.weights.store import Loaded
 from otic.weights.upstream import clap, clap_text
@@ -29,6 +30,7 @@ TABLE = (
     (r"(audio|text)_projection\.(linear1|linear2)\.(weight|bias)", r"\1_head.\2.\3"),
     (r"logit_scale_([at])", r"scale.\1"),
 )
+ACTIVATIONS = {"hidden_act": "gelu", "projection_hidden_act": "relu"}  # of each tower, of each head
 MARKS = ("audio_model.audio_encoder.batch_norm.weight", "text_projection.linear1.weight")
 
 
@@ -75,6 +77,10 @@ def convert(content: Mapping[str, Any], settings: Mapping[str, Any] = {}, where:
     Raises:
         WeightsError: if tensors do not map, are missing, or have odd shapes; the first is named.
     """
+    for part in ("audio_config", "text_config"):
+        for name, known in ACTIVATIONS.items():
+            if settings.get(part, {}).get(name, known) != known:
+                raise WeightsError(f"{where}: {part} says {name}={settings[part][name]!r}; only {known!r} is known.")
     tensors = fuse(rename(content, TABLE, where), where)
     encoder, state = tower.encoder(below(tensors, "encoder."), settings.get("audio_config", {}), where, long="cut")
     text, words = clap_text.bert(below(tensors, "text."), settings.get("text_config", {}), where, "roberta", 1e-12)

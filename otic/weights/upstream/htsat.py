@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -84,7 +84,7 @@ def encoder(
     first = [require(tables, f"stages.{s}.blocks.0.attn.rel_bias", where) for s in range(len(depths))]
     kernel = require(state, "patch.proj.weight", where)
     width, patch, window = len(kernel), kernel.shape[-1], (math.isqrt(len(first[0])) + 1) // 2
-    stride = int(settings.get("patch_stride", (patch,))[0])
+    stride = _stride(settings.get("patch_stride", patch), where)
     gate = state.get("fusion.local.0.weight")
     tagger = state.get("tagger.weight")
     try:
@@ -122,6 +122,19 @@ def transform(tensors: Mapping[str, Tensor], where: str) -> int:
     if not torch.allclose(real[0].flatten(), torch.hann_window(fft), atol=1e-3):
         raise WeightsError(f"{where}: its frames are not weighted by a periodic Hann window of {fft} samples.")
     return fft
+
+
+def edges(said: Mapping[str, Any], rate: int) -> dict[str, float]:
+    """Lower and upper edge of the mel bands, Hz: as a config says, else as published, and what the rate can hold."""
+    return {"low": float(said.get("fmin", 50)), "high": min(float(said.get("fmax", 14000)), rate / 2)}
+
+
+def _stride(said: int | Sequence[int], where: str) -> int:
+    """Pixels between patches, the same down and across."""
+    both = {said} if isinstance(said, int) else set(said)
+    if len(both) != 1:
+        raise WeightsError(f"{where}: patch_stride={list(both)}: only the same stride along both axes is known.")
+    return int(both.pop())
 
 
 def _depths(tables: Mapping[str, Tensor], where: str) -> tuple[int, ...]:

@@ -121,9 +121,7 @@ def _frontend(audio: Mapping[str, Tensor], said: Mapping[str, Any], where: str, 
     """That of the stored transform and mel matrix; with fusion, that of LAION's loader."""
     fft, bank = tower.transform(audio, where), require(audio, "fixed.bank", where)
     rate = int(said.get("sample_rate", 48000))
-    edges = {"low": float(said.get("fmin", 50)), "high": float(said.get("fmax", 14000))}
-    mel: dict[str, Any] = {"mel": "htk", "mel_rate": None, **edges}
-    if not fusion:
-        mel = {"mel_rate": None, **edges, **recognise(bank, rate).mended}
+    mel: dict[str, Any] = {"mel_rate": None, **tower.edges(said, rate)}
+    mel |= {"mel": "htk"} if fusion else recognise(bank, rate).mended
     hop = int(said.get("hop_size", 480 * fft // 1024))
     return htsat(sample_rate=rate, fft=fft, window=fft, hop=hop, mels=bank.shape[1], quantise=True, **mel)

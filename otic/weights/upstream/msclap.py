@@ -88,7 +88,7 @@ def convert(content: Mapping[str, Any], settings: Mapping[str, Any] = {}, where:
     Args:
         content: `{model: state dict}`, or the state dict.
         settings: What shapes do not tell, where it is not as published, in upstream's words: `encoder`, `frontend`
-            (`sample_rate`, `hop_size`), `gpt2` or `bert` (`n_head`, `pool`, ...).
+            (`sample_rate`, `hop_size`, `fmin`, `fmax`), `gpt2` or `bert` (`n_head`, `pool`, ...), `eos_id`.
         where: The file, for messages.
 
     Raises:
@@ -126,7 +126,8 @@ def _towers(
 ) -> tuple[TwoTowerConfig, dict[str, Tensor]]:
     """The joint space: its config, and its tensors without the audio encoder's."""
     if gpt:
-        words, state = clap_text.gpt2(text, settings.get("gpt2", {}), where)
+        said = {"eos_id": settings.get("eos_id"), **settings.get("gpt2", {})}
+        words, state = clap_text.gpt2(text, said, where)
     else:
         words, state = clap_text.bert(text, settings.get("bert", {}), where, "bert", 1e-12)
     scale = require(tensors, "log_scale", where).reshape(1)
@@ -151,5 +152,5 @@ def _frontend(audio: Mapping[str, Tensor], said: Mapping[str, Any], where: str) 
         window=fft,
         hop=int(said.get("hop_size", 320 * fft // 1024)),
         mels=bank.shape[1],
-        **{"mel_rate": None, **recognise(bank, rate).mended},
+        **{"mel_rate": None, **tower.edges(said, rate), **recognise(bank, rate).mended},
     )
