@@ -97,7 +97,13 @@ def loaded(
     encoder = ViT(found.encoder)
     encoder.load_state_dict(found.target if which == "target" else found.context)
     said = card(
-        path, entry, system="A-JEPA", layout="I-JEPA", encoder=which, inference={"window": 10.0, "pool": "mean"}
+        path,
+        entry,
+        system="A-JEPA",
+        layout="I-JEPA",
+        encoder=which,
+        inference={"window": 10.0, "pool": "mean"},
+        **({} if settings.get("num_heads") else {"heads": f"guessed: {found.encoder.heads}"}),
     )
     frontend = FrontendConfig(mels=found.encoder.mels, mean=-4.2677393, std=4.5689974)  # Audio-MAE's, as in the paper
     return Loaded(encoder.eval(), frontend, said)
@@ -125,8 +131,9 @@ def convert(content: Mapping[str, Any], settings: Mapping[str, Any], where: str 
 
     Args:
         content: A checkpoint that `matches`.
-        settings: What tensors do not tell, where known: `num_heads`, `predictor_heads` (else the encoder's), and
-            `mel_bins` (else those of a square grid, or 128).
+        settings: What tensors do not tell, where known: `num_heads` (else of 64 channels each), `predictor_heads`
+            (else the encoder's; both fewer where they do not divide the width), and `mel_bins` (else of the grid whose
+            codes the positions are).
         where: The file, for messages.
 
     Raises:
@@ -169,6 +176,18 @@ def _formula(table: Tensor, grid: tuple[int, int]) -> bool:
     return codes.shape == table.shape and torch.allclose(table, codes, rtol=0, atol=5e-4)
 
 
+def _bands(table: Tensor, usual: int) -> int:
+    """Patches along frequency of the grid whose codes a table holds; where it holds none: square, or the usual ones."""
+    n, square = len(table), math.isqrt(len(table))
+    likely = square if square**2 == n else max(1, usual)
+    return next((b for b in (likely, *range(1, n + 1)) if n % b == 0 and _formula(table, (n // b, b))), likely)
+
+
+def _heads(width: int, most: int) -> int:
+    """As many heads as that, or the most below it that divide a width."""
+    return next(heads for heads in range(max(1, most), 0, -1) if width % heads == 0)
+
+
 def _encoder(state: Mapping[str, Tensor], settings: Mapping[str, Any], where: str) -> tuple[ViTConfig, tuple[int, int]]:
     proj, table = require(state, "proj.weight", where), state["position_table"]
     if proj.ndim != 4 or proj.shape[1] != 1:
@@ -176,14 +195,13 @@ def _encoder(state: Mapping[str, Tensor], settings: Mapping[str, Any], where: st
             f"{where}: embeds {list(proj.shape[1:])}: not patches of one channel, but of images or video."
         )
     patch, width, n = (proj.shape[2], proj.shape[3]), len(proj), len(table)
-    square = math.isqrt(n)
-    bands = int(settings.get("mel_bins") or (square * patch[1] if square**2 == n else 128)) // patch[1]
-    grid = (n // max(1, bands), bands)
+    bands = int(settings.get("mel_bins", 0)) // patch[1] or _bands(table, 128 // patch[1])
+    grid = (n // bands, bands)
     formula = _formula(table, grid)
     cfg = ViTConfig(
         width=width,
         depth=_depth(state),
-        heads=int(settings.get("num_heads") or HEADS.get(width, max(1, width // 64))),
+        heads=int(settings.get("num_heads") or _heads(width, HEADS.get(width, width // 64))),
         mlp_ratio=mlp_ratio(require(state, "blocks.0.mlp.fc1.weight", where), width),
         patch=patch,
         mels=bands * patch[1],
@@ -202,7 +220,7 @@ def _predictor(
     return PredictorConfig(
         width=width,
         depth=_depth(state),
-        heads=int(settings.get("predictor_heads") or encoder.heads),
+        heads=int(settings.get("predictor_heads") or _heads(width, encoder.heads)),
         mlp_ratio=mlp_ratio(require(state, "blocks.0.mlp.fc1.weight", where), width),
         eps=encoder.eps,
     )
