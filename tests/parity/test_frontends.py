@@ -189,11 +189,18 @@ def test_ssast_training_items(ssast):
             wave = augment.mix(wave, waves[order[item["mix_index"]]][0][:, 0], item["mix_lambda"])
         spec = frontend(wave[None], frames=cfg["target_length"])
         gen = torch.Generator().manual_seed(item["seed"])
-        draws = torch.cat([torch.rand(1, generator=gen) for _ in range(4)])
-        freq = augment.strip(draws[None, :2], spec.shape[3], cfg["freqm"])
-        time = augment.strip(draws[None, 2:], spec.shape[2], cfg["timem"])
-        assert [freq[0].tolist(), time[0].tolist()] == [m[1:] for m in item["masks_start_len"]]
-        spec = augment.hide(spec, freq=freq, time=time, value=frontend.pad_value)
+        masks = {name: (start, width) for name, start, width in item["masks_start_len"]}
+        drawn = []
+        for name, size in (("freqm", spec.shape[3]), ("timem", spec.shape[2])):
+            if cfg[name]:  # else upstream draws nothing
+                strip = augment.strip(torch.cat([torch.rand(1, generator=gen) for _ in range(2)]), size, cfg[name])
+                start, width = masks.pop(name, (None, 0))  # of an empty strip no start is known
+                assert strip[1] == width and start in (None, int(strip[0])), f"{key} {name}"
+                drawn.append(strip[None])
+            else:
+                drawn.append(None)
+        assert not masks, f"{key}: not compared: {sorted(masks)}"
+        spec = augment.hide(spec, freq=drawn[0], time=drawn[1], value=frontend.pad_value)
         if item["noise_u"] is not None:
             field = torch.rand(spec.shape[2:], generator=gen)[None, None]
             spec = augment.noise_and_shift(spec, field, torch.tensor([item["noise_u"]]), torch.tensor([item["roll"]]))

@@ -221,8 +221,7 @@ def test_a_few_steps(models):
     for model in models:
         rows, spec, views = model.meta["trajectory"], model.io["input"], model.views
         momenta = [row["momentum"] for row in rows]
-        rise = momenta[1] - momenta[0]
-        ramp = Ramp(momenta[0], 1.0, steps=round((1.0 - momenta[0]) / rise))
+        ramp = Ramp(momenta[0], momenta[-1], steps=max(1, len(rows) - 1))
         objective = model.objective(loss="smooth_l1", ema=ramp)
         params = [p for p in objective.parameters() if p.requires_grad]
         # upstream spares one-dimensional tensors, and only these: its mask token [1, 1, w] decays

@@ -35,6 +35,7 @@ def to_torch(
     mspm: Mapping[str, Tensor] | None = None,
     head: Mapping[str, Tensor] | None = None,
     prefix: str = PREFIX,
+    frames: int | None = None,
 ) -> dict[str, Tensor]:
     """A state dict as upstream saves it: a pre-trained one with the state of `MSPM`, a fine-tuned one with a head's.
 
@@ -43,6 +44,7 @@ def to_torch(
         mspm: `MSPM.state_dict()` (tensors below its encoder are passed over).
         head: `Head.state_dict()`.
         prefix: What upstream's wrapper puts before each name.
+        frames: Length of the clips it was pre-trained on; by default the shortest that gives the grid of the positions.
 
     Raises:
         WeightsError: if upstream has no place for such an encoder.
@@ -56,7 +58,7 @@ def to_torch(
         assert cfg.table is not None
         if cfg.step != cfg.patch:
             raise WeightsError("upstream's pre-trained layout knows patches without overlap only.")
-        frames = (cfg.table[0] - 1) * cfg.step[0] + cfg.patch[0]
+        frames = frames or (cfg.table[0] - 1) * cfg.step[0] + cfg.patch[0]
         names |= {"p_input_fdim": torch.tensor(cfg.mels), "p_input_tdim": torch.tensor(frames)}
         names["mask_embed"] = mspm["mask"].view(1, 1, -1)
         turned = turn_heads(mspm, cfg.patch)
