@@ -1,7 +1,8 @@
 """HTSAT-style log-mel in decibels (the front-end of CLAP models, PANNs; STFT conventions of librosa).
 
 Frames are centred: the wave is reflected by half a transform at both ends, frame i stands at sample i * hop,
-and there are 1 + s // hop of them. Periodic Hann window, power, 10 log10(max(p, 1e-10)), no reference level.
+and there are 1 + s // hop of them (1 + (s - 1) // hop where the transform has an odd length). Periodic Hann window,
+power, 10 log10(max(p, 1e-10)), no reference level.
 
 Axes: b clips, s samples, t frames, w window samples, f mel bands.
 """
@@ -68,11 +69,11 @@ class LogMel(nn.Module):
 
     def frames(self, samples: int) -> int:
         """Frames of a clip."""
-        return 1 + samples // self.hop
+        return 1 + (samples - self.fft % 2) // self.hop
 
     def counts(self, lengths: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         """`frames` of many clips."""
-        return 1 + lengths // self.hop
+        return 1 + (lengths - self.fft % 2) // self.hop
 
     @property
     def shortest(self) -> int:
