@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pytest
 import torch
 from scipy import ndimage
 
@@ -26,7 +25,7 @@ def configs(golden):
 def draw(stats, count=COUNT):
     grid = tuple(stats["grid"])
     return masking.inverse_block(
-        count, grid, keep=1 - stats["mask_prob"], adjust=stats["mask_prob_adjust"], block=stats["block"],
+        count, grid, keep=1 - stats["mask_prob"], adjust=float(stats["mask_prob_adjust"]), block=stats["block"],
         gen=generator("parity", *grid), at_least=0,
     ).view(count, *grid)  # fmt: skip
 
@@ -52,9 +51,17 @@ def describe(masks):
 
 
 def close(name, ours, theirs, error, sigmas=5.0):
-    assert abs(ours - theirs) < sigmas * error, (
+    assert abs(ours - theirs) <= sigmas * error + 1e-9, (
         f"{name}: {ours:.4f}, reference {theirs:.4f}, standard error {error:.4f}"
     )
+
+
+def close_std(name, ours, theirs, samples):
+    """The spread of our values, which may have long tails, against that of so many others."""
+    off = ours - ours.mean()
+    variance = (off**2).mean()
+    error = np.sqrt(((off**4).mean() - variance**2) / (4 * max(variance, 1e-12)) * (1 / len(ours) + 1 / samples))
+    close(f"{name}, std", variance**0.5, theirs, error)
 
 
 def test_counts(golden):
@@ -62,7 +69,7 @@ def test_counts(golden):
         n = stats["grid"][0] * stats["grid"][1]
         share = 1 - stats["mask_prob"]
         centres = masking.block_count(
-            tuple(stats["grid"]), share=share, adjust=stats["mask_prob_adjust"], block=stats["block"]
+            tuple(stats["grid"]), share=share, adjust=float(stats["mask_prob_adjust"]), block=stats["block"]
         )
         assert centres == stats["n_centres_drawn"], name
         kept = draw(stats, 500).sum((1, 2)).unique().tolist()
@@ -73,36 +80,39 @@ def test_before_the_count_is_corrected(golden):
     for name, stats, _ in configs(golden):
         kept = squares(
             COUNT, tuple(stats["grid"]), stats["n_centres_drawn"], stats["block"], generator("pre", name)
-        ).sum(1)
+        ).sum(1).double().numpy()  # fmt: skip
         std = stats["pretrim_kept_std"]
-        error = std * np.sqrt(1 / COUNT + 1 / stats["n_samples"]) + 1e-9
-        close(name, float(kept.float().mean()), stats["pretrim_kept_mean"], error)
-        assert float(kept.float().std()) == pytest.approx(std, rel=0.06, abs=1e-6), name
+        close(name, kept.mean(), stats["pretrim_kept_mean"], std * np.sqrt(1 / COUNT + 1 / stats["n_samples"]))
+        close_std(name, kept, std, stats["n_samples"])
         for side, share in (("below", kept < stats["kept_per_mask"]), ("above", kept > stats["kept_per_mask"])):
             p = stats[f"pretrim_{side}_target_fraction"]
-            close(f"{name} {side}", float(share.float().mean()), p, np.sqrt(max(p * (1 - p), 1e-4) / COUNT) * 1.2)
+            error = np.sqrt(max(p * (1 - p), 1e-4) * (1 / COUNT + 1 / stats["n_samples"]))
+            close(f"{name} {side}", share.mean(), p, error)
 
 
 def test_keep_probability_of_every_patch(golden):
     for name, stats, arrays in configs(golden):
         theirs = arrays[f"{name}_keep_prob"]
-        ours = draw(stats).float().mean(0).numpy()
-        error = np.sqrt(theirs * (1 - theirs) * (1 / COUNT + 1 / stats["n_samples"]))
+        masks = draw(stats).float()
+        ours = masks.mean(0).numpy()
+        error = np.sqrt(np.maximum(theirs * (1 - theirs), 1e-4) * (1 / COUNT + 1 / stats["n_samples"]))
         worst = np.abs(ours - theirs) / error
         assert worst.max() < 5, (
             f"{name}: {worst.max():.1f} standard errors at {np.unravel_index(worst.argmax(), worst.shape)}"
         )
-        assert 0.7 < np.sqrt((worst**2).mean()) < 1.3, f"{name}: the map differs more (or less) than by chance"
+        together = masks.flatten(1).T.corrcoef().nan_to_num()  # patches of a block, and those that never vary
+        chance = float((2 * together.square().mean()).sqrt())
+        close(f"{name}: the map's mean squared difference", (worst**2).mean(), 1.0, chance, sigmas=4)
 
 
 def test_shapes_of_the_kept_regions(golden):
     for name, stats, _ in configs(golden):
-        found = describe(draw(stats))
+        found, shaped = describe(draw(stats)), min(3000, stats["n_samples"])
         means = {
-            "components4": ("components4_mean", "components4_std", 3000),
-            "largest_component": ("largest_component_mean", "largest_component_std", 3000),
-            "isolated_kept": ("isolated_kept_mean", None, 3000),
-            "kept4neighbours": ("kept4neighbours_per_kept_patch_mean", "kept4neighbours_std_over_masks", 3000),
+            "components4": ("components4_mean", "components4_std", shaped),
+            "largest_component": ("largest_component_mean", "largest_component_std", shaped),
+            "isolated_kept": ("isolated_kept_mean", None, shaped),
+            "kept4neighbours": ("kept4neighbours_per_kept_patch_mean", "kept4neighbours_std_over_masks", shaped),
             "pair_overlap": ("pair_overlap_mean", "pair_overlap_std", stats["n_samples"] // 2),
         }
         for kind, (mean, std, samples) in means.items():
@@ -110,7 +120,7 @@ def test_shapes_of_the_kept_regions(golden):
             spread = stats[std] if std else values.std()
             close(f"{name} {kind}", values.mean(), stats[mean], spread * np.sqrt(1 / COUNT + 1 / samples))
             if std:
-                assert values.std() == pytest.approx(stats[std], rel=0.1), f"{name} {kind}"
+                close_std(f"{name} {kind}", values, stats[std], samples)
 
 
 def test_stored_masks_look_like_ours(golden):
