@@ -105,8 +105,11 @@ class Model:
 
     def _native(self) -> float:
         seconds = self.options.window or jobs.SPAN
+        rate, longest = self.frontend.frame_rate, getattr(self.encoder, "longest", None)
         if stretches(self.encoder):  # no more than its picture holds
-            seconds = min(seconds, (self.encoder.cfg.frames - 1) / self.frontend.frame_rate)
+            longest = self.encoder.cfg.frames - 1
+        if longest is not None and longest / rate < seconds:
+            seconds = longest / rate
             self.options = replace(self.options, window=min(self.options.window, seconds))
         return seconds
 

@@ -161,6 +161,13 @@ class ViT(nn.Module):
             raise ConfigError(f"the spectrogram has {spec.shape[3]} mel bins, but this encoder wants {self.cfg.mels}.")
         return self.proj(spec).flatten(2).mT
 
+    @property
+    def longest(self) -> int | None:
+        """Frames of the longest input, where a file's own position codes end; None: there is no end."""
+        if self.cfg.positions not in ("table", "legacy"):
+            return None
+        return self.patch[0] + (len(self.position_table) // self.bands - 1) * self.cfg.step[0]
+
     def positions(self, grid: tuple[int, int]) -> Float[Tensor, "n d"]:
         """The position codes of a grid.
 

@@ -114,18 +114,17 @@ def loaded(content: Mapping[str, Any], settings: Mapping[str, Any], path: Path, 
     found = convert(_tensors(content), settings, str(path))
     encoder = ViT(found.encoder)
     encoder.load_state_dict(found.state)
-    frontend = FrontendConfig(mels=found.encoder.mels, mean=-4.2677393, std=4.5689974)
-    longest = encoder.patch[0] * (len(found.state["position_table"]) // encoder.bands)  # frames: no codes beyond
     said = card(
         path,
         entry,
         system="Audio-MAE",
         layout="Audio-MAE",
         labels_used="those of its fine-tuning" if found.head else "none",
-        inference={"window": min(10.0, longest * frontend.hop / frontend.sample_rate), "pool": "mean"},
+        inference={"window": 10.0, "pool": "mean"},
     )
     extra = {f"head.{name}": tensor for name, tensor in found.head_state.items()}
     extra_config = {"head": to_dict(found.head), "classes": []} if found.head else {}
+    frontend = FrontendConfig(mels=found.encoder.mels, mean=-4.2677393, std=4.5689974)
     return Loaded(encoder.eval(), frontend, said, extra, extra_config)
 
 
