@@ -29,7 +29,7 @@ from otic.models.vit_decoder import DecoderShape, TransformerDecoder
 from otic.weights.catalogue import Entry
 from otic.weights.pickles import load_pickle
 from otic.weights.store import Loaded
-from otic.weights.upstream.table import below, card, mlp_ratio, must_fit, on_meta, rename, require
+from otic.weights.upstream.table import below, card, guessed, mlp_ratio, must_fit, on_meta, rename, require
 
 _BLOCK = r"(\d+)\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)"
 TABLE = (
@@ -121,6 +121,7 @@ def loaded(content: Mapping[str, Any], settings: Mapping[str, Any], path: Path, 
         layout="Audio-MAE",
         labels_used="those of its fine-tuning" if found.head else "none",
         inference={"window": 10.0, "pool": "mean"},
+        **guessed("heads", encoder.cfg.heads, settings.get("num_heads"), entry),
     )
     extra = {f"head.{name}": tensor for name, tensor in found.head_state.items()}
     extra_config = {"head": to_dict(found.head), "classes": []} if found.head else {}

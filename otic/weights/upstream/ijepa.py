@@ -28,7 +28,7 @@ from otic.models.vit import ViT, ViTConfig
 from otic.weights.catalogue import Entry
 from otic.weights.pickles import load_pickle
 from otic.weights.store import Loaded
-from otic.weights.upstream.table import below, card, mlp_ratio, must_fit, on_meta, rename, require
+from otic.weights.upstream.table import below, card, guessed, mlp_ratio, must_fit, on_meta, rename, require
 
 Which = Literal["target", "context"]
 _LAYERS = r"(\d+)\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)"
@@ -103,7 +103,7 @@ def loaded(
         layout="I-JEPA",
         encoder=which,
         inference={"window": 10.0, "pool": "mean"},
-        **({} if settings.get("num_heads") else {"heads": f"guessed: {found.encoder.heads}"}),
+        **guessed("heads", found.encoder.heads, settings.get("num_heads"), entry),
     )
     frontend = FrontendConfig(mels=found.encoder.mels, mean=-4.2677393, std=4.5689974)  # Audio-MAE's, as in the paper
     return Loaded(encoder.eval(), frontend, said)

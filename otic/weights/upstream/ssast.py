@@ -26,7 +26,7 @@ from otic.models.heads import Head, HeadConfig
 from otic.models.vit import ViT, ViTConfig
 from otic.weights.catalogue import Entry
 from otic.weights.store import Loaded
-from otic.weights.upstream.table import below, card, fuse, mlp_ratio, must_fit, on_meta, rename, require
+from otic.weights.upstream.table import below, card, fuse, guessed, mlp_ratio, must_fit, on_meta, rename, require
 
 Grid = tuple[int, int]  # (time, freq)
 
@@ -113,7 +113,8 @@ def loaded(content: Mapping[str, Any], settings: Mapping[str, Any], path: Path, 
         layout="SSAST",
         labels_used="those of its fine-tuning" if tuned else "none",
         inference={"window": 10.24, "pool": "mean"},  # as upstream's fine-tuning reads the encoder out
-        **({} if found.stride_known else {"stride": f"guessed: {list(found.encoder.step)}"}),
+        **guessed("stride", list(found.encoder.step), found.stride_known),
+        **guessed("heads", found.encoder.heads, settings.get("num_attention_heads"), entry),
     )
     extra = {f"head.{name}": tensor for name, tensor in found.head_state.items()}
     extra |= {f"mspm.{name}": tensor for name, tensor in found.mspm_state.items()}

@@ -128,3 +128,8 @@ def card(path: Path, entry: Entry | None, **said: Any) -> dict[str, Any]:
     name = path.stem if path.stem != "model" else path.parent.name
     known = {k: v for k, v in asdict(entry).items() if v not in ("", {})} if entry else {}
     return {"name": name, **said, **known}
+
+
+def guessed(what: str, value: object, told: object, entry: Entry | None = None) -> dict[str, str]:
+    """For the card: what was taken where neither the file nor the catalogue says."""
+    return {} if told or entry else {what: f"guessed: {value}"}
