@@ -9,17 +9,16 @@ from otic.engine import checkpoint
 from otic.recipes import RECIPES
 
 TINY = sorted(name for name in RECIPES if name.endswith("_tiny"))
-STEPS = 100
+STEPS = {"ssast_patch_tiny": 250}  # 100 for all others
 MORE = {  # a step of Audio-MAE costs a quarter of the others'; the other three learn little from sixteen clips at once
     "a_jepa_tiny": ["batch_size=24"],
     "audiomae_tiny": ["batch_size=64"],
     "m2d_tiny": ["batch_size=32"],
     "supmam_tiny": ["batch_size=32"],
 }
-# What a minute does not show: the probe of these stays near the untrained encoder's, also after ten times as many
-# updates on real recordings (docs/bakeoff.md); a language model learns its words before it listens; CLAP's encoder
-# stays as it is. Their loss must fall all the same.
-LATE = {"ssast_frame_tiny", "ssast_patch_tiny", "caption_tiny", "clap_tiny"}
+# What a minute does not show: whole frames with random weights already tell these sounds apart twice as well as patches
+# do; a language model learns its words before it listens; CLAP's encoder stays as it is. Their loss must fall.
+LATE = {"ssast_frame_tiny", "caption_tiny", "clap_tiny"}
 
 
 class Stop(Exception):
@@ -36,7 +35,7 @@ def stop_at(step):
 
 @pytest.mark.parametrize("name", [name for name in TINY if name not in LATE])
 def test_the_loss_falls_and_the_probe_rises(name, tmp_path):
-    run = learn(name, STEPS, tmp_path)
+    run = learn(name, STEPS.get(name, 100), tmp_path)
     others = "synth:corpus?clips=400&seed=1"  # of the same kinds
     results = otic.evaluate({"pretrained": run.folder}, others, protocols=["linear"])
     data = results.rows[0].data
