@@ -19,7 +19,7 @@ from torch import Tensor
 
 from otic.core.errors import ConfigError, WeightsError
 from otic.models.htsat import HTSAT, HTSATConfig
-from otic.weights.upstream.table import below, blank, must_fit, require
+from otic.weights.upstream.table import below, blank, mlp_ratio, must_fit, require
 
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _BLOCK = r"layers\.(\d+)\.blocks\.(\d+)\."
@@ -97,7 +97,7 @@ def encoder(
             stride=None if stride == patch else stride,
             image=_image(below(tensors, "fixed.mask.0."), window * stride, settings),
             mels=len(require(state, "input_norm.weight", where)),
-            mlp_ratio=len(require(state, "stages.0.blocks.0.mlp.fc1.weight", where)) / width,
+            mlp_ratio=mlp_ratio(require(state, "stages.0.blocks.0.mlp.fc1.weight", where), width),
             eps=float(settings.get("layer_norm_eps", 1e-5)),
             classes=0 if tagger is None else len(tagger),
             fusion=gate is not None,
