@@ -90,6 +90,13 @@ def test_settings_are_checked():
             open_source(text)
 
 
+def test_columns_that_are_not_there_are_refused():
+    assert len(open_source("synth:corpus?clips=4", split_column="split")) == 4
+    for wrong in ({"split_column": "fold"}, {"label_column": "kind"}):
+        with pytest.raises(DataError, match="no columns to choose from"):
+            open_source("synth:corpus?clips=4", **wrong)
+
+
 def test_where_on_the_corpus():
     test = open_source("synth:corpus?clips=80", where=["split=test", "label in bell,rain"])
     assert {(row.split, row.labels[0]) for row in test.rows} == {("test", "bell"), ("test", "rain")}
