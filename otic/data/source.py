@@ -70,7 +70,7 @@ def open_source(
         return parts[0] if len(parts) == 1 else Joined(parts)
     if str(src).startswith("synth:"):
         if label_column != "label" or split_column not in (None, "split"):
-            raise DataError(f"{src}: sounds that are rendered have no columns to choose from, only `label` and `split`.")
+            raise DataError(f"{src}: rendered sounds have no columns to choose from, only `label` and `split`.")
         return open_corpus(str(src), where=where)
     path = Path(src)
     if not path.exists():
