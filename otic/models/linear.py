@@ -58,7 +58,8 @@ def inference_dtype(weight: Tensor) -> torch.dtype | None:
 def _lay(layer: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     """Weight and bias as oneDNN likes them, kept (as a second copy) as long as both stay as they are."""
     weight, bias = layer.weight, layer.bias
-    key = dtype, *((p.data_ptr(), p._version) for p in (weight, bias) if p is not None)
+    some = weight.detach().flatten()[:: max(1, weight.numel() // 16)].tolist()  # fused optimizers count no version
+    key = dtype, *some, *((p.data_ptr(), p._version) for p in (weight, bias) if p is not None)
     found = _laid.get(layer)
     if found is None or found[0] != key:
         laid = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype))

@@ -73,6 +73,18 @@ def test_weights_may_change():
     torch.testing.assert_close(linear(one, x), plain(one, x, None), atol=2e-5, rtol=1e-5)
 
 
+def test_fused_optimizers_change_weights_without_a_word():
+    layer, x = torch.nn.Linear(8, 6), rows(4, 8)
+    with torch.no_grad():
+        before = linear(layer, x)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True)
+    layer(x).square().sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert not torch.allclose(linear(layer, x), before)
+        assert torch.allclose(linear(layer, x), F.linear(x, layer.weight, layer.bias), atol=1e-6)
+
+
 def test_gradients_and_exporters_go_the_plain_way():
     one, x = layer(), rows(4, 48).requires_grad_()
     y = linear(one, x, "tanh")
