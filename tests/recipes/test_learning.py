@@ -33,7 +33,10 @@ def stop_at(step):
     return hook
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name not in LATE])
+LIFTS = [pytest.param(name, marks=[pytest.mark.slow] if name in STEPS else []) for name in TINY if name not in LATE]
+
+
+@pytest.mark.parametrize("name", LIFTS)
 def test_the_loss_falls_and_the_probe_rises(name, tmp_path):
     run = learn(name, STEPS.get(name, 100), tmp_path)
     others = "synth:corpus?clips=400&seed=1"  # of the same kinds
@@ -43,7 +46,7 @@ def test_the_loss_falls_and_the_probe_rises(name, tmp_path):
     assert scores["pretrained"] > scores["untrained"] + 0.02, scores
 
 
-@pytest.mark.parametrize("name", sorted(LATE))
+@pytest.mark.parametrize("name", sorted({*LATE, *STEPS}))
 def test_the_loss_falls(name, tmp_path):
     learn(name, 40, tmp_path)
 
