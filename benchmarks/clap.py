@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import Skipped, table
 from benchmarks.clock import best
+from otic.core.machine import cores
 from otic.core.seeds import generator, rng
 from otic.inference.load import load
 from otic.models.linear import FUSED, linear
@@ -83,12 +84,12 @@ def compare(folder: Path, size: str) -> Iterator[tuple[object, ...]]:
             bound = (f"{least / fast:.0%}", f"{slow / least:.1f}x") if least else ("", "")
             yield size, precision, part, *times(fast, slow), f"{off:.1e}", *bound
         fast, slow = archive(mine, other)  # the last part is the whole way
-        yield size, precision, f"archive, {os.cpu_count()} threads", *times(fast, slow), f"{off:.1e}", "", ""
+        yield size, precision, f"archive, {cores()} threads", *times(fast, slow), f"{off:.1e}", "", ""
 
 
 def archive(mine: Callable[[int], object], other: Callable[[], object]) -> list[float]:
     """Seconds of the whole way for `BATCHES` batches, all cores at work."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     try:
         return best(lambda: mine(BATCHES), lambda: [other() for _ in range(BATCHES)], clock=time.perf_counter)
     finally:

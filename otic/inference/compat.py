@@ -2,8 +2,8 @@
 
 MS-CLAP     channels are not mixed but stand one after the other, so six seconds of stereo are twelve; what is longer
             than a window is cropped at random (microsoft/CLAP @ e8a6467)
-LAION-CLAP  samples are rounded to 16 bits; what is longer than a window is cropped at random or, by a model with
-            fusion, heard as a whole beside three random parts of it (LAION-AI/CLAP @ 1fd4c37)
+LAION-CLAP  what is longer than a window is cropped at random or, by a model with fusion, heard as a whole beside three
+            random parts of it (LAION-AI/CLAP @ 1fd4c37); rounding samples to 16 bits is up to the model's front-end
 
 So there a file has many vectors. Ours is the same each time: the draws begin anew with every file.
 """
@@ -48,19 +48,14 @@ def heard(src: Src, rate: int, target: int, draw: Draw) -> Heard:
     return clips(wave[first:end], target)[0].numpy(), (first / rate, end / rate)
 
 
-def rounded(src: Src, rate: int) -> Float32[np.ndarray, " s"]:
-    """All of a sound as LAION-CLAP reads it: channels mixed, what is too loud cut off, rounded to 16 bits towards 0.
+def cropped(src: Src, rate: int, target: int, draw: Draw) -> Heard:
+    """The random crop of LAION-CLAP's models without fusion, any place of which is possible; shorter sounds whole.
 
     Raises:
-        AudioError: when it cannot be read, or holds nothing.
+        AudioError: when it cannot be read.
     """
     wave = read(src, rate=rate).wave
-    return np.trunc(np.clip(wave, -1, 1) * np.float32(32767)) / np.float32(32767)
-
-
-def cropped(wave: Float32[np.ndarray, " n"], rate: int, target: int, draw: Draw) -> Heard:
-    """The random crop of LAION-CLAP's models without fusion, any place of which is possible; shorter waves whole."""
-    first = draw(len(wave) - target + 1) if len(wave) > target else 0
+    first = starts(len(wave), target, "random", draw=lambda n: draw(n + 1))[0]
     end = min(first + target, len(wave))
     return wave[first:end], (first / rate, end / rate)
 

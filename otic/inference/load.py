@@ -44,8 +44,8 @@ def load(
         precision: `fp32`, `bf16`, or `auto` (bf16 where the hardware is faster in it).
         tokenizer: A folder with the vocabulary of a published text tower, where the weights came without it.
         compat: To compare numbers with published code. `msclap`: hear and read as MS-CLAP's does, its random crops,
-            joined channels and token quirks included. `laion`: hear as LAION-CLAP's does, samples of 16 bits, and long
-            sounds cropped at random or (by models with fusion) as a whole beside three random parts.
+            joined channels and token quirks included. `laion`: hear as LAION-CLAP's does, long sounds cropped at
+            random or (by models with fusion) as a whole beside three random parts.
 
     Raises:
         ConfigError: on a tokenizer for a model without words.

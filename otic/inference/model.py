@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from otic.audio.cliplen import Draw, fused, lengthen
 from otic.audio.frontend import Frontend
+from otic.audio.read import read
 from otic.audio.windows import starts
 from otic.core.errors import AudioError, ConfigError
 from otic.core.registry import unknown
@@ -208,13 +209,11 @@ class Model:
     def _one_as_upstream(self, src: Src, options: Options) -> tuple[np.ndarray, tuple[float, float]]:
         rate, draw = self.sample_rate, compat.draws(options.seed)
         target = round(self.native * rate)
-        if options.compat == "msclap":
-            wave, place = compat.heard(src, rate, target, draw)
-        elif getattr(self.encoder.cfg, "fusion", False):
-            wave = compat.rounded(src, rate)
-            return self._fused(wave, target, options, draw), (0.0, len(wave) / rate)
-        else:
-            wave, place = compat.cropped(compat.rounded(src, rate), rate, target, draw)
+        if options.compat == "laion" and getattr(self.encoder.cfg, "fusion", False):
+            sound = read(src, rate=rate)
+            return self._fused(sound.wave, target, options, draw), (0.0, sound.seconds)
+        hear = compat.heard if options.compat == "msclap" else compat.cropped
+        wave, place = hear(src, rate, target, draw)
         return self._vectors([wave], options, by_frame=False)[0], place
 
     @torch.inference_mode()
