@@ -1,11 +1,11 @@
 """`python -m benchmarks.words --init RUN --data DIR --out DIR`: one encoder aligned with words, and what that is worth.
 
 For each scene set (`esc10_scenes`, then `esc30_scenes`): the recipe `clap_tiny` on the split `train` around the
-pre-trained encoder, and around the same encoder with fresh weights (`plain`); two more runs (`left`, `left_plain`) never
-hear or read of the five classes in `LEFT`. Then, on test scenes, retrieval both ways and the choice against nearly right
-captions; classes by their names on the recordings of fold 5, which no scene of the training split contains, and on all
-recordings of the five classes left out. Beside each stand chance and both towers untrained. Every stage is resumed where
-it stopped.
+pre-trained encoder, and around the same encoder with fresh weights (`plain`); two more runs (`left`, `left_plain`)
+never hear or read of the five classes in `LEFT`. Then, on test scenes, retrieval both ways and the choice against
+nearly right captions; classes by their names on the recordings of fold 5, which no scene of the training split
+contains, and on all recordings of the five classes left out. Beside each stand chance and both towers untrained. Every
+stage is resumed where it stopped.
 """
 
 from __future__ import annotations
