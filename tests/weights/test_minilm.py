@@ -1,4 +1,4 @@
-"""The sentence encoder that people use: all-MiniLM-L6-v2 as it was published (Apache 2.0), where its folder is named."""
+"""all-MiniLM-L6-v2, the sentence encoder that people use, as it was published: where its folder is named."""
 
 import os
 from pathlib import Path
