@@ -47,13 +47,17 @@ def override(cfg: C, settings: Iterable[str]) -> C:
     Values are read as YAML and checked against the field's type.
 
     Raises:
-        ConfigError: on `key` without `=`, an unknown field, or a value of the wrong type.
+        ConfigError: on `key` without `=`, an unknown field, or a value that cannot be read or is of the wrong type.
     """
     for setting in settings:
         key, eq, text = setting.partition("=")
         if not eq:
             raise ConfigError(f"--set {setting}: expected key=value.")
-        cfg = _replace(cfg, key.strip().split("."), yaml.safe_load(text), key.strip())
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {setting}: {text} cannot be read. Does it lack a bracket or a quote?") from error
+        cfg = _replace(cfg, key.strip().split("."), value, key.strip())
     return cfg
 
 
@@ -95,6 +99,8 @@ def _fit(hint: Any, value: Any, where: str) -> Any:
     elif origin is typing.Literal:
         if value in args:
             return value
+        if value is False and "no" in args:
+            return "no"  # which YAML takes for false
     elif origin is tuple and isinstance(value, list | tuple):
         inner = args[:1] * len(value) if len(args) == 2 and args[1] is Ellipsis else args
         if len(inner) == len(value):
