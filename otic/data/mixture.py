@@ -191,3 +191,6 @@ class Asked(Source):
 
     def probe(self, i: int) -> Probe:
         return self.sounds.probe(i)
+
+    def origin(self, i: int) -> str:
+        return self.sounds.origin(i)

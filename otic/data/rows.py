@@ -71,6 +71,11 @@ class Source(ABC):
             AudioError: when the clip cannot be used.
         """
 
+    def origin(self, i: int) -> str:
+        """Where clip `i` comes from: the path of its file, or how it is rendered. What is kept of it on disk belongs
+        to this, since sources and clips may be named alike; "" where the id says it all."""
+        return ""
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -107,6 +112,9 @@ class Subset(Source):
     def probe(self, i: int) -> Probe:
         return self._whole.probe(self._indices[i])
 
+    def origin(self, i: int) -> str:
+        return self._whole.origin(self._indices[i])
+
 
 class Joined(Source):
     """Several sources, one after the other; ids get the source's name in front."""
@@ -129,6 +137,10 @@ class Joined(Source):
     def probe(self, i: int) -> Probe:
         part, own = self._where[i]
         return part.probe(own)
+
+    def origin(self, i: int) -> str:
+        part, own = self._where[i]
+        return part.origin(own)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

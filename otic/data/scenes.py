@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +133,9 @@ class Scenes(Source):
 
     def probe(self, i: int) -> Probe:
         return Probe(len(self.render(i)) / self.rate, self.rate)
+
+    def origin(self, i: int) -> str:
+        return repr((self.rate, [replace(layer, path=layer.path.absolute()) for layer in self.layers[i]]))
 
     def read(self, i: int, rate: int, start: float = 0.0, duration: float | None = None) -> np.ndarray:
         wave = self.render(i)

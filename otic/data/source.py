@@ -42,6 +42,9 @@ class Files(Source):
             samples = sum(len(block) for block in sound.mono())
             return Probe(samples / sound.decoder.rate, sound.decoder.rate, tuple(finish(sound)))
 
+    def origin(self, i: int) -> str:
+        return str(self.paths[i].absolute())
+
 
 def open_source(
     src: str | Path | Sequence[str | Path],

@@ -5,7 +5,8 @@ knows what surrounds the crop, where one beside the student hears the crop alone
 say the same. Only a wave that training does not change can be taught so.
 
 One safetensors file for each clip, below a folder of the data set and the teacher; each is whole or not there, so a
-broken-off pass goes on where it was. Tokens are float16: 64 of 768 channels take 98 kB.
+broken-off pass goes on where it was. It is filed under the clip's id and the place of its sound, so that data sets
+named alike keep apart, and heard again when that sound has changed. Tokens are float16: 64 of 768 channels take 98 kB.
 
 Axes: b clips, s samples, m cells, e a token's width, w windows, p the pooled width.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,7 +54,7 @@ def cache_teacher(
 
     Args:
         teacher: On the device where it should work; wrap the call in autocast for speed.
-        source: The clips. One that cannot be read is left out, with a warning.
+        source: The clips. One that cannot be read is left out, with a warning. Moved ones are heard again.
         folder: May hold several data sets and teachers.
         batch: Clips at a time.
         threads: That read them.
@@ -69,28 +71,33 @@ def cache_teacher(
         "pooled_width": teacher.pooled_width, "labels_used": teacher.labels_used,
     }  # fmt: skip
     write_json(root / ABOUT, about)
-    missing = [i for i, row in enumerate(source.rows) if i % size == rank and not _kept(root, row)]
+    missing = [i for i, row in enumerate(source.rows) if i % size == rank and not _kept(root, row, source.origin(i))]
     heard = clips(source, teacher.rate, missing, threads=threads) if missing else iter(())
     done = 0
     while some := list(islice(heard, batch)):
         for (i, wave), entry in zip(some, _hear(teacher, [wave for _, wave in some]), strict=True):
-            entry.save(root, source.rows[i], len(wave) / teacher.rate)
+            entry.save(root, source.rows[i], len(wave) / teacher.rate, source.origin(i))
         done += len(some)
         if progress:
             progress(done, len(missing))
-    return CachedTeacher(root)
+    return CachedTeacher(root, source)
 
 
 class CachedTeacher(Teacher):
     """What `cache_teacher` has kept of one teacher on one data set.
 
+    Args:
+        root: The folder.
+        source: The clips, which are found by their ids.
+
     Raises:
         DataError: when the folder is none of these.
     """
 
-    def __init__(self, root: str | Path):
+    def __init__(self, root: str | Path, source: Source):
         super().__init__()
-        self.root = Path(root)
+        self.root, self._source = Path(root), source
+        self._rows = {row.id: i for i, row in enumerate(source.rows)}
         try:
             about = json.loads((self.root / ABOUT).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -103,7 +110,7 @@ class CachedTeacher(Teacher):
         names = [name.rpartition("@")[0] for name in batch.ids]
         seconds = batch.wave.shape[1] / rate
         parts = [
-            Entry.load(self.root, name).crop(start, seconds, heard / rate)
+            Entry.load(self.root, name, self._origin(name)).crop(start, seconds, heard / rate)
             for name, start, heard in zip(names, batch.starts.tolist(), batch.lengths.tolist(), strict=True)
         ]
         place = batch.wave.device
@@ -113,6 +120,9 @@ class CachedTeacher(Teacher):
             Cells(_stack([part.cells.time for part in parts]), _stack([part.cells.freq for part in parts])),
             torch.cat(pooled).to(place) if pooled else None,
         )
+
+    def _origin(self, name: str) -> str:
+        return self._source.origin(self._rows[name]) if name in self._rows else ""
 
 
 @dataclass(frozen=True)
@@ -155,30 +165,33 @@ class Entry:
             self.seconds * count,
         )
 
-    def save(self, root: Path, row: Row, seconds: float) -> None:
+    def save(self, root: Path, row: Row, seconds: float, origin: str = "") -> None:
         from safetensors.torch import save_file
 
         tensors = {"tokens": self.tokens.half(), "time": self.cells.time, "freq": self.cells.freq, "spans": self.spans}
         if self.pooled is not None:
             tensors["pooled"] = self.pooled.half()
-        told = {"id": row.id, "claimed": str(row.seconds), "seconds": repr(seconds)}
-        with atomic(_file(root, row.id)) as part:
+        told = {"id": row.id, "claimed": str(row.seconds), "seconds": repr(seconds), "stamp": _stamp(origin)}
+        with atomic(_file(root, row.id, origin)) as part:
             save_file({name: x.cpu().contiguous() for name, x in tensors.items()}, part, metadata=told)
 
     @staticmethod
-    def load(root: Path, name: str) -> Entry:
+    def load(root: Path, name: str, origin: str = "") -> Entry:
         """
         Raises:
-            DataError: when the clip has not been heard.
+            DataError: when the clip has not been heard, or its file is damaged.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        path = _file(root, name)
+        path = _file(root, name, origin)
         if not path.is_file():
             raise DataError(f"{name}: the teacher has not heard it (no {path}). Fill the folder again.")
-        with safe_open(path, "pt") as file:
-            seconds = float(file.metadata()["seconds"])
-            x = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, "pt") as file:
+                seconds = float(file.metadata()["seconds"])
+                x = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise DataError(f"{path}: damaged ({error}). Remove it, and go on: {name} is heard again.") from error
         pooled = x["pooled"].float() if "pooled" in x else None
         return Entry(x["tokens"].float(), Cells(x["time"], x["freq"]), pooled, x["spans"], seconds)
 
@@ -215,21 +228,33 @@ def _row(lesson: Lesson, i: int, seconds: float) -> Lesson:
     return Lesson(lesson.tokens[i : i + 1].float().cpu(), lesson.cells.later(seconds), pooled)
 
 
-def _file(root: Path, name: str) -> Path:
-    key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+def _file(root: Path, name: str, origin: str) -> Path:
+    key = hashlib.sha256(f"{name}\n{origin}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return root / key[:2] / f"{key}.safetensors"
 
 
-def _kept(root: Path, row: Row) -> bool:
-    """Whether this clip has been heard; not if its manifest now says another length."""
-    from safetensors import safe_open
+def _kept(root: Path, row: Row, origin: str) -> bool:
+    """Whether this clip has been heard; not if its manifest now says another length, or its file was written since."""
+    from safetensors import SafetensorError, safe_open
 
-    path = _file(root, row.id)
+    path = _file(root, row.id, origin)
     if not path.is_file():
         return False
-    with safe_open(path, "pt") as file:
-        told: dict[str, Any] = file.metadata()
-    return told.get("claimed") == str(row.seconds)
+    try:
+        with safe_open(path, "pt") as file:
+            told: dict[str, Any] = file.metadata()
+    except SafetensorError:
+        return False
+    return told.get("claimed") == str(row.seconds) and told.get("stamp") == _stamp(origin)
+
+
+def _stamp(origin: str) -> str:
+    """Size and time of the file that a clip is read from; "" of one that is rendered."""
+    try:
+        about = os.stat(origin)
+    except (OSError, ValueError):
+        return ""
+    return f"{about.st_size} {about.st_mtime_ns}"
 
 
 def _stack(rows: list[Tensor]) -> Tensor:

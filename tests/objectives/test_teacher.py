@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from soundfile import write
 from torch import nn
 
 from otic.audio.frontend import FrontendConfig
@@ -14,6 +15,7 @@ from otic.core.errors import ConfigError, DataError, OticWarning
 from otic.core.seeds import generator
 from otic.data.crops import Crops
 from otic.data.rows import Probe, Row, Source
+from otic.data.source import open_source
 from otic.models import ViT, ViTConfig
 from otic.models.cells import Ruler
 from otic.objectives.teacher import SELF, EncoderTeacher, SelfTeacher, Staff, sounding, student_cells, windows
@@ -222,9 +224,55 @@ def test_processes_share_the_clips(tmp_path):
 
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(DataError, match="holds no kept teacher"):
-        CachedTeacher(tmp_path)
+        CachedTeacher(tmp_path, Sounds(0.5))
     kept = cache_teacher(teacher(), Sounds(0.5), tmp_path)
     batch = Batch(torch.zeros(1, 10), torch.tensor([10]), ids=("other.wav@0.000",), starts=torch.zeros(1))
     with pytest.raises(DataError, match=r"other\.wav: the teacher has not heard it"):
         kept(batch, RATE)
     assert np.isclose(kept.rate, RATE)
+
+
+def files(folder, *seconds):
+    """A folder of clips of noise, another noise for each folder."""
+    folder.mkdir(parents=True)
+    for k, length in enumerate(seconds):
+        wave = 0.1 * torch.randn(round(length * RATE), generator=generator(str(folder), k))
+        write(folder / f"{k}.wav", wave.numpy(), RATE)
+    return open_source(folder)
+
+
+def said(kept, source):
+    return kept(Batch(torch.zeros(1, RATE), torch.tensor([RATE]), ids=("0.wav@0.000",), starts=torch.zeros(1)), RATE)
+
+
+def test_data_sets_of_one_name_keep_apart(tmp_path):
+    model, kept = teacher(), tmp_path / "kept"
+    sources = [files(tmp_path / place / "sounds", 1.0, 1.0) for place in ("here", "there")]
+    first, second = (cache_teacher(model, source, kept) for source in sources)
+    for source, lesson in zip(sources, (said(first, 0), said(second, 0)), strict=True):
+        wave = torch.from_numpy(source.read(0, RATE))[None]
+        expected = model(Batch(wave, torch.tensor([RATE])), RATE)
+        assert torch.allclose(lesson.tokens, expected.tokens, atol=2e-3)
+    told = []
+    cache_teacher(model, sources[0], kept, progress=lambda *done: told.append(done))
+    assert not told  # the second has not driven the first one out
+
+
+def test_a_file_written_again_is_heard_again(tmp_path):
+    model, source = teacher(), files(tmp_path / "sounds", 1.0, 1.0)
+    before = said(cache_teacher(model, source, tmp_path / "kept"), source).tokens
+    write(source.paths[0], source.read(0, RATE)[::-1].copy(), RATE)
+    told = []
+    after = cache_teacher(model, source, tmp_path / "kept", progress=lambda *done: told.append(done))
+    assert told == [(1, 1)] and not torch.allclose(said(after, source).tokens, before, atol=1e-2)
+
+
+def test_a_damaged_entry_is_named_and_heard_again(tmp_path):
+    model, source = teacher(), files(tmp_path / "sounds", 1.0)
+    kept = cache_teacher(model, source, tmp_path / "kept")
+    whole = said(kept, source).tokens
+    path = next(kept.root.rglob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"damaged .* 0\.wav is heard again"):
+        said(kept, source)
+    assert torch.equal(said(cache_teacher(model, source, tmp_path / "kept"), source).tokens, whole)
