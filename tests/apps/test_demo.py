@@ -17,7 +17,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
-    return out, demo(data="synth:corpus?clips=80", out=out, minutes=0.2, settings=SMALL, quiet=True)
+    return out, demo(data="synth:corpus?clips=80", out=out, minutes=0.05, settings=SMALL, quiet=True)
 
 
 def test_the_table_has_the_model_and_both_baselines(done):
@@ -67,7 +67,7 @@ def test_the_held_out_clips_are_not_learnt_from(done, monkeypatch):
 
 def test_the_same_command_again_goes_on(done):
     out, first = done
-    again = demo(data="synth:corpus?clips=80", out=out, minutes=0.2, settings=SMALL, quiet=True)
+    again = demo(data="synth:corpus?clips=80", out=out, minutes=0.05, settings=SMALL, quiet=True)
     assert again.run.steps == first.run.steps
     assert [r.value for r in again.results.rows] == [r.value for r in first.results.rows]
 
