@@ -240,6 +240,11 @@ class Job:
         if self.stop.wanted():
             raise Interrupted(f"stopped before the first step, nothing to save. To begin again: {self.command}")
 
+    def _quit_early(self) -> None:
+        """Before any step; processes which share a run have parts of unlike length here, and cannot agree."""
+        if self.world.size == 1 and self.stop.wanted():
+            raise Interrupted(f"stopped before the first step, what was read is kept. To begin again: {self.command}")
+
     def _first_epoch(self) -> int | None:
         """Steps until all clips are in the cache; None where they do not fit or their length is not known."""
         seconds = [row.seconds for row in self.crops.source.rows]
@@ -267,7 +272,10 @@ class Job:
             optimizer.load_state_dict(saved["optimizer"])
             state = State(saved["step"], saved["clips"], saved["seconds"], Rest(*saved.get("rest", ())))
         if reads is not None:
-            understand(objective, reads, self.crops.source, self.folder, self.world, self.teacher_cache)
+            understand(
+                objective, reads, self.crops.source, self.folder, self.world, self.teacher_cache,
+                stop=self._quit_early, quiet=self.quiet,
+            )  # fmt: skip
         frontend = Frontend(recipe.frontend, bank=bank).to(self.world.device)
         return Plan(recipe, frontend, objective, optimizer, state, bank)
 

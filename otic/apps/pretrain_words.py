@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from otic.apps.progress import Progress
 from otic.core.config import from_dict, to_dict
 from otic.core.errors import ConfigError, DataError, OticError, OticWarning
 from otic.core.files import write_json
@@ -150,7 +151,15 @@ def warn_of_long(tokenizer: Tokenizer, said: Sequence[str]) -> None:
 
 
 def understand(
-    objective: Objective, settled: Words, source: Source, folder: Path, world: World, cache: str | Path | None
+    objective: Objective,
+    settled: Words,
+    source: Source,
+    folder: Path,
+    world: World,
+    cache: str | Path | None,
+    *,
+    stop: Callable[[], None],
+    quiet: bool,
 ) -> None:
     """Compute what a frozen published text tower says of the run's texts, or read it where it was kept.
 
@@ -161,13 +170,23 @@ def understand(
         folder: The run's.
         world: The processes; each computes its share.
         cache: Where vectors are kept, for all runs; None: in the run's folder.
+        stop: Asked now and then; raises when the user wants no more.
+        quiet: No progress on stderr.
     """
     if not (isinstance(objective, CLAP) and objective.cfg.freeze_text and settled.id):
         return
     towers, said = objective.towers, texts(source)
     reader = Language(towers.text, settled.tokenizer, unit=settled.unit, id=settled.id)
     kept = folder / VECTORS if cache is None else cache
+    share = said[world.rank :: world.size]
+    with Progress("the text tower reads", unit="texts", quiet=quiet or not world.main) as bar:
+
+        def step(done: int, of: int) -> None:
+            bar(done, of)
+            stop()
+
+        found = sentence_cache.vectors(reader, share, kept, step)
     if world.size > 1:
-        sentence_cache.vectors(reader, said[world.rank :: world.size], kept)
         world.barrier()
-    objective.know(said, sentence_cache.vectors(reader, said, kept))
+        found = sentence_cache.vectors(reader, said, kept)
+    objective.know(said, found)

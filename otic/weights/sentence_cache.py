@@ -8,7 +8,7 @@ Axes: n texts, d width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,16 +24,23 @@ from otic.core.files import atomic
 from otic.weights.language import Language
 from otic.weights.sentences import SentenceEncoder
 
-PART = 16_384  # texts computed between two writes
+PART = 512  # texts computed between two writes: a few seconds of work, since a stop waits for the end of a part
 
 
-def vectors(encoder: SentenceEncoder | Language, texts: Sequence[str], cache: str | Path) -> Float[Tensor, "n d"]:
+def vectors(
+    encoder: SentenceEncoder | Language,
+    texts: Sequence[str],
+    cache: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, "n d"]:
     """One vector for each text; those never seen before are computed, each once, and kept.
 
     Args:
         encoder: Who turns texts into vectors.
         texts: Captions, in any order and number.
         cache: A folder, shared by any number of encoders and runs.
+        progress: Called with the number of texts done and of all, while any are computed; what it raises ends the work,
+            and what was computed is kept.
 
     Raises:
         WeightsError: when a kept file is damaged.
@@ -43,10 +50,14 @@ def vectors(encoder: SentenceEncoder | Language, texts: Sequence[str], cache: st
     known = read(folder, encoder.width)
     new = list({k: text for k, text in zip(keys, texts, strict=True) if k not in known}.items())
     for start in range(0, len(new), PART):
+        if progress:
+            progress(start, len(new))
         part = new[start : start + PART]
         made = encoder([text for _, text in part]).numpy()
         write(folder, [k for k, _ in part], made)
         known |= {k: row for (k, _), row in zip(part, made, strict=True)}
+    if progress and new:
+        progress(len(new), len(new))
     rows = np.stack([known[k] for k in keys]) if keys else np.zeros((0, encoder.width), np.float32)
     return torch.from_numpy(rows)
 

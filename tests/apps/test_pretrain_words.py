@@ -1,30 +1,30 @@
 """Runs that learn words around another model's encoder: killed and resumed, used, and used wrongly."""
 
-import multiprocessing
 import os
 import shutil
 import signal
-import warnings
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from forks import fork
 from nano_run import DATA, run
 from published_text import write_bert, write_gpt2
 from safetensors.torch import load_file
 
 import otic
-from otic.apps.pretrain import pretrain
+from otic.apps.pretrain import Interrupted, pretrain
 from otic.apps.pretrain_words import KEPT, VECTORS, texts, warn_of_long
 from otic.audio.frontend import Frontend
 from otic.core.errors import ConfigError, DataError, OticWarning, WeightsError
 from otic.core.seeds import rng
+from otic.data.rows import training
 from otic.data.source import open_source
 from otic.engine.checkpoint import read
 from otic.engine.log import read_log
 from otic.models.tokenizer import Tokenizer
-from otic.weights import store
+from otic.weights import sentence_cache, store
 
 STEPS = 4
 SMALL = (
@@ -67,12 +67,9 @@ def whole(tmp_path_factory, encoder):
 
 
 def test_killed_and_resumed(tmp_path, encoder, whole):
-    """By SIGKILL, twice, each time in a process of its own, which need not import everything anew."""
+    """By SIGKILL, twice, each time in a process of its own."""
     for at in (1, 3):
-        process = multiprocessing.get_context("fork").Process(target=kill, args=(tmp_path, at, encoder))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons', of threads: here only idle ones
-            process.start()
+        process = fork(kill, tmp_path, at, encoder)
         process.join(60)
         assert process.exitcode == -signal.SIGKILL
     clap(tmp_path, encoder)
@@ -145,6 +142,28 @@ def test_a_published_tower_that_stays(tmp_path, encoder, kind):
     assert all(torch.equal(t, state[n]) for n, t in written.state_dict().items())
     assert model.towers.cfg.unit_text == (kind == "bert") and model.card["language"] == str(tmp_path / kind)
     assert model.text(["a tone"]).shape == (1, 16)
+
+
+def test_ctrl_c_while_the_published_tower_reads(tmp_path, encoder, monkeypatch, capsys):
+    write_bert(tmp_path / "bert")
+    settings = (f"objective.language={tmp_path / 'bert'}", "objective.freeze_text=true")
+    write, written = sentence_cache.write, []
+
+    def interrupt(folder, keys, rows):
+        write(folder, keys, rows)
+        written.extend(keys)
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(sentence_cache, "PART", 1)
+    monkeypatch.setattr(sentence_cache, "write", interrupt)
+    with pytest.raises(Interrupted, match=r"what was read is kept\. To begin again: otic pretrain clap_tiny"):
+        clap(tmp_path / "run", encoder, *settings, steps=1)
+    assert len(written) == 2
+    clap(tmp_path / "run", encoder, *settings, steps=1, quiet=False)
+    said = len(texts(training(open_source((DATA,)))))
+    assert len(written) == len(set(written)) == said
+    assert f"the text tower reads: {said - 2}/{said - 2} texts" in capsys.readouterr().err
 
 
 def test_a_published_tower_that_learns(tmp_path, encoder):

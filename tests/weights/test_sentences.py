@@ -202,12 +202,14 @@ def test_each_caption_once(encoder, counting, tmp_path):
     want = encoder(TEXTS)
     counting.clear()
     order = [3, 0, 0, 1, 3, 2, 4]
-    got = sentence_cache.vectors(encoder, [TEXTS[i] for i in order], tmp_path)
+    told = []
+    got = sentence_cache.vectors(encoder, [TEXTS[i] for i in order], tmp_path, lambda *at: told.append(at))
+    assert told == [(0, 5), (2, 5), (4, 5), (5, 5)]
     torch.testing.assert_close(got, want[order], atol=2e-6, rtol=0)
     assert sorted(counting) == sorted(TEXTS), "each once"
     counting.clear()
-    again = sentence_cache.vectors(encoder, TEXTS[::-1], tmp_path)
-    assert not counting and torch.equal(again, got[[order.index(i) for i in (4, 3, 2, 1, 0)]])
+    again = sentence_cache.vectors(encoder, TEXTS[::-1], tmp_path, lambda *at: told.append(at))
+    assert not counting and len(told) == 4 and torch.equal(again, got[[order.index(i) for i in (4, 3, 2, 1, 0)]])
     sentence_cache.vectors(encoder, ["rain", *TEXTS], tmp_path)
     assert counting == ["rain"]
     assert sentence_cache.vectors(encoder, [], tmp_path).shape == (0, WIDTH)
