@@ -1,6 +1,5 @@
 """Killed at any moment, the same command goes on, and ends with the weights of the unbroken run, bit for bit."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -8,11 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from forks import fork
 from nano_run import nano, run
 from safetensors.torch import load_file
 
@@ -56,16 +55,10 @@ def assert_equal(out, unbroken):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 3))])
 def test_killed_again_and_again(tmp_path, unbroken, seed):
-    """SIGKILL at random moments (in a step, in a save, between), in two sittings, then to the end.
-
-    The killed ones are forks, which need not import everything anew.
-    """
+    """SIGKILL at random moments (in a step, in a save, between), in two sittings, then to the end."""
     dice = random.Random(seed)
     for step in sorted(dice.sample(range(2, STEPS - 2), 2)):
-        process = multiprocessing.get_context("fork").Process(target=sit, args=(tmp_path, step, dice.random() * 0.06))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons', of threads: here only idle ones
-            process.start()
+        process = fork(sit, tmp_path, step, dice.random() * 0.06)
         process.join(120)
         assert process.exitcode == -signal.SIGKILL
     run(tmp_path, STEPS)

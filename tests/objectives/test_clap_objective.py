@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from forks import two_of
 
 from otic.core.batch import Batch
 from otic.core.errors import ConfigError, DataError
@@ -200,8 +200,8 @@ def test_the_scale_is_clamped():
     assert towers.scale.item() == 100.0
 
 
-def _gradients(rank, size, port, out):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+def gradients(out):
+    rank, size = dist.get_rank(), dist.get_world_size()
     objective, whole = build(), batch()
     own = slice(rank * 8 // size, (rank + 1) * 8 // size)
     part = replace(
@@ -214,13 +214,12 @@ def _gradients(rank, size, port, out):
     for g in grads.values():
         dist.all_reduce(g)
     if rank == 0:
-        torch.save({"loss": loss.total.item(), "grads": {n: g / size for n, g in grads.items()}}, out)
-    dist.destroy_process_group()
+        torch.save({"loss": loss.total.item(), "grads": {n: g / size for n, g in grads.items()}}, out / "two.pt")
 
 
 def test_two_processes_are_one(tmp_path):
     """All processes' clips are negatives, and gradients come back through the gathering."""
-    mp.spawn(_gradients, (2, 29500 + hash(str(tmp_path)) % 2000, tmp_path / "two.pt"), nprocs=2)
+    two_of(gradients, tmp_path)
     two = torch.load(tmp_path / "two.pt")
     objective = build()
     loss = objective(batch(), generator(0))
