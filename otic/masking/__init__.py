@@ -11,10 +11,10 @@ from otic.masking.ijepa import ijepa_legacy
 from otic.masking.multi_block import Views, multi_block, trim
 from otic.masking.strips import strips, strips_from
 from otic.masking.tokens import gather, positions, scatter
-from otic.masking.uniform import lowest, random
+from otic.masking.uniform import lowest, random, some_hidden
 
 __all__ = [
     "Curriculum", "Views", "block", "block_count", "clusters", "clusters_legacy", "frames_legacy", "gather",
     "ijepa_legacy", "inverse_block", "legacy_indices", "lowest", "multi_block", "positions", "random", "scatter",
-    "strips", "strips_from", "time_major", "trim",
+    "some_hidden", "strips", "strips_from", "time_major", "trim",
 ]  # fmt: skip

@@ -113,7 +113,7 @@ def legacy_indices(grid: tuple[int, int], hidden: int, rng: random.Random, side:
     """One published mask: the hidden patches in upstream's order and numbering, q = time * f + t.
 
     Raises:
-        ConfigError: as `clusters_legacy`.
+        ConfigError: as `clusters_legacy`, and on a range of sides that is none.
     """
     n, time = size(grid), grid[0]
     if not 0 < hidden <= n - 2:  # index 0 is never drawn, and the loop wants one more than it keeps
@@ -121,6 +121,8 @@ def legacy_indices(grid: tuple[int, int], hidden: int, rng: random.Random, side:
             f"hidden={hidden} of {grid[0]}x{grid[1]} patches: the published sampler ends for 1..{n - 2} only. "
             "Hide fewer, take longer clips, or the balanced sampler."
         )
+    if not 1 <= side[0] <= side[1]:
+        raise ConfigError(f"clusters with a side of {side[0]} to {side[1]} patches: expected 1 or more, in order.")
     squares = _squares(n, time, rng.randrange(side[1] - side[0] + 1) + side[0])
     found: set[int] = set()
     while len(found) <= hidden:

@@ -52,6 +52,16 @@ def size(grid: tuple[int, int]) -> int:
     return grid[0] * grid[1]
 
 
+def some_hidden(keep: float) -> None:
+    """For methods that predict what is hidden.
+
+    Raises:
+        ConfigError: if nothing would be.
+    """
+    if keep >= 1:
+        raise ConfigError(f"keep={keep:g}: all is visible, and nothing left to predict; expected a share below 1.")
+
+
 def visible_count(grid: tuple[int, int], keep: float) -> int:
     """int(n * keep), as upstream truncates.
 
@@ -61,6 +71,6 @@ def visible_count(grid: tuple[int, int], keep: float) -> int:
     k = int(size(grid) * keep)
     if not 0 < k <= size(grid):
         raise ConfigError(
-            f"keep={keep} on a {grid[0]}x{grid[1]} grid leaves {k} visible tokens; expected 1..{size(grid)}."
+            f"keep={keep:g} on a {grid[0]}x{grid[1]} grid leaves {k} visible tokens; expected 1..{size(grid)}."
         )
     return k

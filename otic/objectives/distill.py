@@ -48,6 +48,10 @@ class DistillConfig:
     ema: Ramp = field(default_factory=lambda: Ramp(0.999, 0.9999, steps=50_000))  # decay of the teacher "self"
     ruler: Ruler = field(default_factory=Ruler)  # of the student's spectrograms; a recipe fills in its front-end's
 
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise ConfigError(f"keep={self.keep:g}: the share of visible patches lies above 0, and is at most 1.")
+
 
 class Distill(Objective):
     """One student, several teachers.

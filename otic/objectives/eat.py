@@ -22,6 +22,7 @@ from torch import Generator, Tensor, nn
 from otic import masking
 from otic.core.batch import Batch, Loss
 from otic.core.ema import ema_copy, ema_update
+from otic.core.errors import ConfigError
 from otic.core.ramps import Ramp
 from otic.models.block import Block
 from otic.models.decoders import CNNDecoder, DecoderConfig
@@ -48,6 +49,11 @@ class EATConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)  # of the frame term
     reconstruction: float = 0.0  # weight of our extra term: hidden patches' normalised pixels; 0 as published
     export: Literal["student", "teacher"] = "student"  # which encoder is saved
+
+    def __post_init__(self) -> None:
+        masking.some_hidden(self.keep)
+        if self.clones < 1:
+            raise ConfigError(f"clones={self.clones}: at least one masked view of a clip.")
 
 
 @dataclass(frozen=True)

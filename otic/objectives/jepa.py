@@ -57,7 +57,8 @@ class JEPAConfig:
     context: tuple[float, float] = (0.85, 1.0)  # range of the context block's share of the grid
     contexts: int = 1  # context blocks of a clip
     sampler: Literal["multi_block", "ijepa_legacy", "unstructured"] = "multi_block"  # geometry of blocks is open: in
-    # the grid's proportions, I-JEPA's (square in patches), or none: single patches (better in arXiv 2405.08679)
+    # the grid's proportions; I-JEPA's, square in patches, whose contexts lose the targets alone whatever `remove` says;
+    # or none: single patches (better in arXiv 2405.08679), the same on easy and hard steps
     keep: float = 0.3  # "unstructured": share of the patches in the context, all others are one target
     min_keep: int | None = None  # fewest patches of a context; open: None: 4 or 3 % of the grid (legacy: 10)
     cross_from: int = 128  # grids with fewer patches remove "time" where "cross" is asked for; open
@@ -65,7 +66,7 @@ class JEPAConfig:
     normalise: bool = True  # LayerNorm of the targets' features; open: as in I-JEPA's code
     centre: Literal["no", "place", "clip"] = "no"  # ours, before `normalise`: targets less the batch's mean at their
     # place, so that a place alone tells nothing; or each channel standardised over the clip's patches, as in EAT
-    loss: Literal["mse", "smooth_l1"] = "mse"  # average squared distance; smooth L1 as in I-JEPA's code
+    loss: Literal["mse", "smooth_l1"] = "mse"  # average squared distance; open: smooth L1 as in I-JEPA's code
     ema: Ramp = field(default_factory=lambda: Ramp(0.996, 1.0, steps=100_000))  # teacher's decay; open: as in I-JEPA
     predictor: PredictorConfig = field(default_factory=PredictorConfig)  # its heads are open
     reconstruction: float = 0.0  # weight of our extra term: the targets' normalised pixels; 0 as published
@@ -103,8 +104,10 @@ class JEPA(Objective):
 
     def __init__(self, encoder: ViT, cfg: JEPAConfig = JEPAConfig(), gen: Generator | None = None):
         super().__init__()
-        if cfg.sampler == "unstructured" and cfg.contexts != 1:
-            raise ConfigError(f'contexts={cfg.contexts}: sampler="unstructured" knows a single one.')
+        if cfg.sampler == "unstructured":
+            masking.some_hidden(cfg.keep)
+            if cfg.contexts != 1:
+                raise ConfigError(f'contexts={cfg.contexts}: sampler="unstructured" knows a single one.')
         if cfg.centre != "no" and cfg.target_view != "full":
             raise ConfigError(
                 f'centre="{cfg.centre}": needs target_view="full", where every clip has a target at every place.'
@@ -184,6 +187,8 @@ class JEPA(Objective):
             return self._norm(self.teacher.encode(tokens, flat).patches)
         patches = self.teacher.encode(tokens).patches.float()
         if self.cfg.centre == "place":
+            if len(patches) < 2:
+                raise ConfigError('centre="place": of one clip alone nothing is left; raise batch_size.')
             patches = patches - patches.mean(0)
         if self.cfg.centre == "clip":
             patches = F.instance_norm(patches.mT).mT

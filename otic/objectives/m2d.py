@@ -49,6 +49,9 @@ class M2DConfig:
     reconstruction: float = 0.0  # weight of our extra term: hidden patches' normalised pixels; 0 as published
     export: Literal["student", "teacher"] = "student"  # which encoder is saved
 
+    def __post_init__(self) -> None:
+        masking.some_hidden(self.keep)
+
 
 @dataclass(frozen=True)
 class Views:

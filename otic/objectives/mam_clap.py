@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
@@ -36,7 +35,7 @@ from otic.models.vit import Encoded, ViT
 from otic.models.vit_decoder import DecoderShape, TransformerDecoder
 from otic.objectives.base import Objective
 from otic.objectives.distances import Distance, distance
-from otic.objectives.supervised import bce, cross_entropy
+from otic.objectives.supervised import bce, cross_entropy, label_rows
 from otic.objectives.teacher import Align, Staff, Teacher, sounding, student_cells
 
 LOCAL = DecoderShape(decoder="local", depth=16)  # Audio-MAE's, which the paper starts from (open)
@@ -228,7 +227,12 @@ class MAMCLAP(Objective):
         cfg = self.cfg
         if self.classifier is None:
             raise ConfigError(f"lambda_cls={cfg.lambda_cls} needs the number of classes: --set objective.classes=N.")
-        logits, rows = self.classifier(seen), label_rows(batch.labels, cfg.classes)
+        if batch.labels is None:
+            raise ConfigError(
+                "SupMAM learns from labels, and not every clip has one: name their column, or lambda_cls=0."
+            )
+        rows = label_rows(batch.labels, cfg.classes, "objective.classes is")
+        logits = self.classifier(seen)
         if cfg.cls_loss == "bce":
             error = bce(logits, rows, "cell" if cfg.bce_reduction == "mean" else "clip")
         else:
@@ -263,7 +267,7 @@ class LabelHead(nn.Module):
 
     def __init__(self, width: int, cfg: MAMCLAPConfig, gen: Generator):
         super().__init__()
-        self.pool = cfg.pool
+        self.pool, self.batch_norm = cfg.pool, cfg.norm == "bn" and cfg.hidden > 0
         if cfg.hidden:
             norm = nn.LayerNorm(cfg.hidden, 1e-6) if cfg.norm == "ln" else nn.BatchNorm1d(cfg.hidden)
             self.hidden: nn.Module = nn.Sequential(nn.Linear(width, cfg.hidden), norm, nn.ReLU())
@@ -277,6 +281,8 @@ class LabelHead(nn.Module):
             nn.init.constant_(self.linear.bias, math.log(cfg.prior / (1 - cfg.prior)))
 
     def forward(self, seen: Encoded) -> Float[Tensor, "b c"]:
+        if self.training and self.batch_norm and len(seen.patches) < 2:
+            raise ConfigError('norm="bn" needs two clips or more at once: raise batch_size, or take norm="ln".')
         if self.pool == "cls":
             assert seen.cls is not None
             return self.linear(self.hidden(seen.cls))
@@ -292,22 +298,16 @@ def combine(sets: Mapping[str, tuple[Tensor, Tensor]], cfg: MAMCLAPConfig) -> Fl
     return cfg.w_v * (v + p) / (n_v + n_p).clamp_min(1) + cfg.w_m * m / n_m.clamp_min(1)
 
 
-def label_rows(labels: Tensor | None, classes: int) -> Float[Tensor, "b c"]:
-    """Class indices as one-hot rows; rows as they are.
-
-    Raises:
-        ConfigError: if there are no labels, or of another number of classes.
-    """
-    if labels is None:
-        raise ConfigError("SupMAM learns from labels, and not every clip has one: name their column, or lambda_cls=0.")
-    have = labels.shape[1] if labels.ndim == 2 else classes
-    if have != classes:
-        raise ConfigError(f"the labels have {have} classes, but objective.classes={classes}.")
-    return labels.float() if labels.ndim == 2 else F.one_hot(labels.long(), classes).float()
-
-
 def _check(cfg: MAMCLAPConfig, encoder: ViT, teachers: int) -> None:
     if teachers > 1:
         raise ConfigError(f"teachers={cfg.teachers}: mam_clap has one. The objective `distill` takes several.")
+    if teachers and cfg.recon == "spectrogram":
+        raise ConfigError(
+            f'teachers={cfg.teachers}: recon="spectrogram" predicts pixels alone; recon="both" a teacher\'s tokens too.'
+        )
+    if cfg.recon != "none" or cfg.supervise == "masked":
+        masking.some_hidden(cfg.keep)
+    if not 0 < cfg.prior < 1:
+        raise ConfigError(f"prior={cfg.prior:g}: a probability between 0 and 1, both excluded.")
     if cfg.pool == "cls" and not encoder.cfg.cls:
         raise ConfigError('pool="cls", but this encoder has no CLS token: use pool="mean".')

@@ -53,6 +53,19 @@ def cross_entropy(
     return F.cross_entropy(logits.float(), targets.float(), label_smoothing=smoothing)
 
 
+def label_rows(labels: Tensor, classes: int, limit: str = "the head has") -> Float[Tensor, "b c"]:
+    """Class indices as one-hot rows; rows as they are. `limit` names the number of classes in the error.
+
+    Raises:
+        ConfigError: if there are more classes, or rows of fewer.
+    """
+    have = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    if have > classes or (labels.ndim == 2 and have < classes):
+        least = "" if labels.ndim == 2 else "at least "
+        raise ConfigError(f"the labels have {least}{have} classes, but {limit} {classes}.")
+    return labels.float() if labels.ndim == 2 else F.one_hot(labels.long(), classes).float()
+
+
 @dataclass(frozen=True, kw_only=True)
 class SupervisedConfig:
     head: HeadConfig = field(default_factory=HeadConfig)  # what reads the encoder out
@@ -112,16 +125,10 @@ class Supervised(Objective):
         return self.head(encoded)
 
     def _targets(self, batch: Batch) -> Float[Tensor, "b c"]:
-        """Class indices become one-hot rows; rows stay.
-
+        """
         Raises:
-            ConfigError: if the batch has no labels, or more classes than the head.
+            ConfigError: if the batch has no labels, or other classes than the head.
         """
         if batch.labels is None:
             raise ConfigError("the data has no labels to learn from: name their column, or choose another objective.")
-        classes = self.cfg.head.classes
-        if batch.labels.ndim == 2:
-            if batch.labels.shape[1] != classes:
-                raise ConfigError(f"the labels have {batch.labels.shape[1]} classes, but the head has {classes}.")
-            return batch.labels.float()
-        return F.one_hot(batch.labels.long(), classes).float()
+        return label_rows(batch.labels, self.cfg.head.classes)

@@ -129,6 +129,8 @@ def test_where_the_published_sampler_would_not_end():
             masking.clusters_legacy(1, (32, 8), hidden=hidden, rng=rng)
     with pytest.raises(ConfigError, match=r"hidden=33 of 32x1"):
         masking.frames_legacy(1, (32, 1), hidden=33, rng=rng)
+    with pytest.raises(ConfigError, match="a side of 5 to 3"):
+        masking.clusters_legacy(1, (32, 8), hidden=20, rng=rng, side=(5, 3))
 
 
 def test_frames_replay_pythons_sample():

@@ -259,3 +259,5 @@ def test_centred_targets_tell_nothing_of_the_place():
         torch.testing.assert_close(targets[0], want[shown.targets[clip, 0]], atol=1e-4, rtol=1e-4)
     with pytest.raises(ConfigError, match=r"centre=.clip"):
         build(replace(CFG, centre="clip", target_view="masked_only"))
+    with pytest.raises(ConfigError, match="of one clip alone nothing is left"):
+        build(replace(CFG, centre="place"))(batch(SPEC[:1]), generator(0))

@@ -271,6 +271,16 @@ def test_what_is_missing_is_named():
         build(labelled())(replace(data, labels=None), generator(0))
     with pytest.raises(ConfigError, match="have 3 classes, but objective"):
         build(labelled())(replace(data, labels=torch.zeros(4, 3)), generator(0))
+    with pytest.raises(ConfigError, match=r"have at least 5 classes, but objective\.classes is 4"):
+        build(replace(labelled(), classes=4))(data, generator(0))
+    with pytest.raises(ConfigError, match="two clips or more at once"):
+        build(labelled(norm="bn"))(batch(1, labels=torch.tensor([0])), generator(0))
+    with pytest.raises(ConfigError, match='recon="spectrogram" predicts pixels alone'):
+        MAMCLAP(ViT(ENCODER), replace(CFG, recon="spectrogram"), None, [random_teacher()])
+    with pytest.raises(ConfigError, match="all is visible"):
+        MAMCLAP(ViT(ENCODER), replace(CFG, recon="both", keep=1.0), None, [random_teacher()])
+    with pytest.raises(ConfigError, match="prior=0"):
+        build(labelled(prior=0.0))
     with pytest.raises(ConfigError, match="mam_clap has one"):
         MAMCLAP(ViT(ENCODER), CFG, None, [random_teacher(), random_teacher()])
     with pytest.raises(ConfigError, match="no CLS token"):

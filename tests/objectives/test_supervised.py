@@ -45,6 +45,8 @@ def test_labels_as_indices_or_rows():
         tuner(replace(batch, labels=None), generator(0))
     with pytest.raises(ConfigError, match="6 classes, but the head has 5"):
         tuner(replace(batch, labels=torch.zeros(3, 6)), generator(0))
+    with pytest.raises(ConfigError, match="at least 6 classes, but the head has 5"):
+        tuner(replace(batch, labels=torch.tensor([0, 5, 2])), generator(0))
 
 
 def clips(count=3, frames=96):
