@@ -122,7 +122,7 @@ class CLAP(Objective):
         parts = {
             "accuracy": right,
             "scale": self.towers.scale.detach(),
-            "pair_cosine": cosine.diagonal().mean().detach(),
+            "match_cosine": cosine.diagonal().mean().detach(),
         }
         return Loss(loss, parts)
 

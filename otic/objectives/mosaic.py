@@ -55,7 +55,7 @@ class Mosaic(Objective):
         gen: Source of the projector's initial weights.
 
     `Loss.parts`: `accuracy` (views whose nearest is the clip's other view, among this step's clips), `alignment` (mean
-    cosine of the two views' features) and `feature_std` (mean over channels of the features' std over clips).
+    cosine of the two views' features) and `view_std` (mean over channels of the features' std over clips).
 
     Raises:
         ConfigError: while training, on fewer than two clips.
@@ -103,7 +103,7 @@ class Mosaic(Objective):
         own = slice(rank * len(first), (rank + 1) * len(first))
         total, accuracy = nt_xent(self.projector(one), self.projector(two), self.cfg.temperature, own)
         alignment = torch.cosine_similarity(first.float(), second.float()).mean()
-        parts = {"accuracy": accuracy, "alignment": alignment, "feature_std": one.float().std(0).mean()}
+        parts = {"accuracy": accuracy, "alignment": alignment, "view_std": one.float().std(0).mean()}
         return Loss(total, {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from otic.core.batch import Batch, Loss
+from otic.core.errors import ConfigError
 from otic.core.seeds import generator
+from otic.engine.health import measured
+from otic.engine.log import Log, read_log
+from otic.engine.loop import Event, State
 from otic.models import ViT, ViTConfig
 from otic.models.heads import HeadConfig
 from otic.objectives import OBJECTIVES, Objective, SupervisedConfig
@@ -64,6 +68,13 @@ def test_returns_a_finite_scalar_and_detached_parts(objective):
     assert all(not part.requires_grad and part.isfinite() for part in loss.parts.values())
 
 
+def test_its_parts_have_names_of_their_own_in_the_log(objective, tmp_path):
+    event = Event(State(step=1, clips=8), 0.0, {}, 0.0, 0.0, 1.0, 0.0)
+    Log(tmp_path / "log.jsonl", 1, 1, measure=lambda event: measured(torch.eye(4)[None].repeat(2, 1, 1)))(event)
+    taken = read_log(tmp_path / "log.jsonl")[0]
+    assert "patch_std" in taken and not taken.keys() & objective(batch(), generator(0)).parts.keys()
+
+
 def test_same_generator_same_loss(objective):
     first, again = (objective(batch(), generator(5)).total for _ in range(2))
     assert torch.equal(first, again)
@@ -117,3 +128,11 @@ def test_state_comes_back(objective):
 def test_encoder_is_exported(objective):
     assert isinstance(objective.encoder, ViT)
     assert objective.encoder(batch().spec).patches.shape == (8, 64, 32)
+
+
+@pytest.mark.parametrize("name", ["eat", "m2d", "jepa", "distill"])
+def test_shares_that_leave_nothing_to_predict_are_refused(name):
+    more = {"sampler": "unstructured"} if name == "jepa" else {}
+    encoder, keep = ViT(ENCODER, generator("encoder")), 1.5 if name == "distill" else 1.0
+    with pytest.raises(ConfigError, match="keep=1"):
+        OBJECTIVES[name][1](encoder, replace(settings(name), keep=keep, **more))
