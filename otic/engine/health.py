@@ -169,6 +169,6 @@ def reasons(first: Mapping[str, Any], now: Mapping[str, Any], width: int) -> lis
 
 def warning(step: int, reasons: Sequence[str]) -> str:
     return (
-        f"step {step}: the features collapse, {', '.join(reasons)}. Try a teacher that follows more slowly "
-        "(objective.ema nearer to 1), a lower train.lr or more warm-up, or normalised targets."
+        f"step {step}: the features collapse, {', '.join(reasons)}. Try a lower train.lr or more warm-up; where the "
+        "teacher is a moving average, one that follows more slowly (objective.ema nearer to 1), or normalised targets."
     )
