@@ -1,8 +1,9 @@
 """Naming sounds by words alone: the class whose sentence lies nearest to the clip.
 
 No clip and no label is learned from, so a class which training never saw is asked for like any other. With one right
-class per clip the scores are softmax(scale * cosine), with several sigmoid(scale * cosine), of which only the order
-counts (mAP). Cosines are low and no confidences; what can be read off them are ranks.
+class per clip the scores are softmax(scale * cosine). With several they are scale * cosine, whose order is that of its
+sigmoids, and only the order counts (mAP): sigmoids themselves would round to 1, all alike, where the scale is near 100.
+Cosines are low and no confidences; what can be read off them are ranks.
 
 Axes: n clips, c classes, e joint width.
 """
@@ -58,10 +59,10 @@ def question(rows: Sequence[Row], classes: Sequence[str]) -> Task:
 def scores(
     scale: float, audio: Float32[np.ndarray, "n e"], named: Float32[np.ndarray, "c e"], multi: bool
 ) -> Float[np.ndarray, "n c"]:
-    """Softmax over the classes, or a sigmoid for each."""
+    """Softmax over the classes; where several may be right, what each one's sigmoid is taken of."""
     logits = scale * (audio @ named.T).astype(float)
     if multi:
-        return 0.5 * (1 + np.tanh(logits / 2))
+        return logits
     grown = np.exp(logits - logits.max(1, keepdims=True))
     return grown / grown.sum(1, keepdims=True)
 

@@ -33,14 +33,23 @@ def test_a_class_is_the_mean_of_its_prompts_normalised_before_and_after():
         assert row == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
 
 
-def test_scores_are_a_softmax_or_sigmoids_of_scaled_cosines():
+def test_scores_are_a_softmax_of_scaled_cosines_or_have_the_order_of_their_sigmoids():
     audio, named = (unit(rng(n).normal(size=(4, 6)).astype(np.float32)) for n in ("a", "b"))
     logits = 30.0 * (audio @ named.T)
     want = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert zero_shot.scores(30.0, audio, named, multi=False) == pytest.approx(want, abs=1e-5)
-    assert zero_shot.scores(30.0, audio, named, multi=True) == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-5)
+    many = zero_shot.scores(30.0, audio, named, multi=True)
+    assert 1 / (1 + np.exp(-many)) == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-5)
     assert np.isfinite(zero_shot.scores(1e4, audio, named, multi=False)).all()
     assert np.isfinite(zero_shot.scores(1e4, audio, named, multi=True)).all()
+
+
+def test_a_large_scale_leaves_the_order_where_several_are_right():
+    """Sigmoids of 45 and of 55 are both 1 in 64 bits, and mAP would be that of ties."""
+    task = zero_shot.question(rows(["a b", "b", "a", "b"]), ["a", "b"])
+    cosines = np.array([[0.55, 0.52], [0.45, 0.60], [0.50, 0.40], [0.42, 0.58]], np.float32)
+    said = zero_shot.scores(100.0, cosines, np.eye(2, dtype=np.float32), task.multi)
+    assert zero_shot.statistics(said, task, ["mAP"])["mAP"](np.ones((1, 4)))[0] == pytest.approx(1)
 
 
 def test_ranks_of_the_right_class():
