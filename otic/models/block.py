@@ -57,6 +57,15 @@ class FeedForward(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+def drop_path(branch: Float[Tensor, "b n d"], share: float, gen: Generator | None) -> Float[Tensor, "b n d"]:
+    """Stochastic depth: the whole branch of a clip vanishes with probability `share`."""
+    if not share:
+        return branch
+    assert gen is not None, "drop path draws from a generator while training: pass gen"
+    keep = torch.rand(len(branch), 1, 1, generator=gen, device=gen.device) >= share
+    return branch * (keep / (1 - share)).to(branch)
+
+
 class Block(nn.Module):
     """Attention and feed-forward with residuals.
 
@@ -91,9 +100,4 @@ class Block(nn.Module):
         return self.norm2(x + self._drop(raw, gen)), raw
 
     def _drop(self, branch: Tensor, gen: Generator | None) -> Tensor:
-        """Stochastic depth: the whole branch of a clip vanishes with probability `drop_path`."""
-        if not (self.training and self.drop_path):
-            return branch
-        assert gen is not None, "drop path draws from a generator while training: pass gen"
-        keep = torch.rand(len(branch), 1, 1, generator=gen, device=gen.device) >= self.drop_path
-        return branch * (keep / (1 - self.drop_path)).to(branch)
+        return drop_path(branch, self.drop_path if self.training else 0.0, gen)

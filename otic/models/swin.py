@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from otic.models.block import FeedForward
+from otic.models.block import FeedForward, drop_path
 from otic.models.linear import linear
 from otic.models.window import cut, window_mask
 
@@ -132,11 +132,7 @@ class SwinBlock(nn.Module):
         return x + self._drop(y, gen).to(x)
 
     def _drop(self, branch: Tensor, gen: Generator | None) -> Tensor:
-        if not (self.training and self.drop_path):
-            return branch
-        assert gen is not None, "drop path draws from a generator while training: pass gen"
-        keep = torch.rand(len(branch), 1, 1, generator=gen, device=gen.device) >= self.drop_path
-        return branch * (keep / (1 - self.drop_path)).to(branch)
+        return drop_path(branch, self.drop_path if self.training else 0.0, gen)
 
 
 class Merge(nn.Module):
