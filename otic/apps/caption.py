@@ -44,11 +44,15 @@ class Captions:
             "prompt": self.prompt,
             "options": list(self.options),
             "captions": [
-                {"file": one.source, "start": one.start, "end": one.end, "text": one.text, **_all(one)}
+                {"file": one.source, **self._where(one), "text": one.text, **_all(one)}
                 for one in self.good
             ],
             "failed": [{"file": one.source, "reason": one.failed} for one in self.failed],
         }
+
+    def _where(self, one: Said) -> dict[str, float]:
+        """A window's seconds; an option is the answer to the whole file."""
+        return {} if self.options else {"start": one.start, "end": one.end}
 
     def text(self) -> str:
         """A line for each window, or for each file where there is one answer to it."""
@@ -91,6 +95,7 @@ def caption(
     writer = model if isinstance(model, Writer) else load_writer(model, device, precision)
     said: list[Said] = []
     with Progress("caption", quiet=quiet) as progress:
+        progress(0, len(files))
         if options:
             for file in files:
                 said.append(_answer(writer, file, prompt, options, window))

@@ -13,6 +13,8 @@ PRINT = 15.0  # seconds between two lines in a log
 class Progress:
     """`with Progress("embed") as progress: progress(done, total)`; says nothing when `quiet`.
 
+    The pace is measured from the first call on: where answers come in batches, that is to be made before the work.
+
     Attributes:
         done: The last count it was called with.
     """

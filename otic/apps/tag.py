@@ -24,6 +24,7 @@ from otic.inference.model import Model
 from otic.inference.tagging import Naming, Tagged
 
 Format = Literal["table", "csv", "json", "audacity"]
+SETTLED = ("window", "hop", "layers", "pool", "frame_pool")  # options that naming chooses itself
 ENDINGS: dict[str, Format] = {".csv": "csv", ".json": "json", ".txt": "audacity"}
 
 
@@ -142,13 +143,17 @@ def tag(
     """
     files = list_files(audio)
     ready = load(model, device, tokenizer=tokenizer)
+    for setting in settings:
+        if setting.partition("=")[0].strip() in SETTLED:
+            raise ConfigError(f"--set {setting}: naming sounds settles that itself (of a timeline: --window, --hop).")
     ready.options = override(ready.options, settings)
     how = tagging.naming(ready, labels, prompts, multi or None, tagger)
     found: list[Tagged] = []
     with Progress("tag", quiet=quiet) as progress, _kept(found):
+        progress(0, len(files))
         answers = tagging.tag(
             ready, files, how, timeline=timeline, window=window, hop=hop, threshold=threshold, top=top
-        )  # fmt: skip
+        )
         for one in answers:
             found.append(one)
             progress(len(found), len(files))

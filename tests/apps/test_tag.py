@@ -62,6 +62,13 @@ def otic(capsys):
     return call
 
 
+def test_the_pace_counts_what_comes_before_the_first_answer(otic, words, sounds, monkeypatch):
+    seen = []
+    monkeypatch.setattr("otic.apps.progress.Progress.__call__", lambda self, done, total: seen.append((done, total)))
+    assert otic("tag", words, sounds, "--labels", "dog,rain")[0] == 0
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+
+
 def test_ranks_with_relative_scores(otic, words, sounds):
     code, out, _ = otic("tag", words, sounds, "--labels", "dog,rain", "--labels", "siren", "--json", "--quiet")
     document = json.loads(out)
@@ -88,6 +95,12 @@ def test_a_timeline_has_onsets_and_offsets(otic, words, sounds, tmp_path):
         assert {line.split("\t")[2] for line in lines} <= {"dog", "rain"}
     assert otic(*args, "--out", tmp_path / "t.json")[0] == 0
     assert json.loads((tmp_path / "t.json").read_text())["files"][0]["spans"][0]["onset"] == 0
+
+
+def test_a_timeline_without_a_span_says_why(otic, words, sounds):
+    args = ("tag", words, sounds / "a.wav", "--labels", "dog,rain", "--timeline", "--threshold")
+    said = "no label reaches the threshold"
+    assert said in otic(*args, "1")[2] and said not in otic(*args, "0.1")[2]
 
 
 def test_own_classes_and_one_label_track_on_stdout(otic, tuned, sounds):
@@ -118,6 +131,9 @@ def test_bad_files_are_listed_and_the_code_is_1(otic, words, sounds):
         (["--labels", "dog,rain", "--threshold", "0.5"], "threshold: only timelines have one"),
         (["--labels", "dog,rain", "--hop", "1"], "hop: only timelines have one"),
         (["--labels", " , "], "name at least one"),
+        (["--labels", "dog,rain", "--timeline", "--threshold", "50"], "threshold=50: scores lie between 0 and 1"),
+        (["--labels", "dog,rain", "--timeline", "--set", "window=1"], "--set window=1: naming sounds settles that"),
+        (["--labels", "dog,rain", "--set", "pool=cls"], "--set pool=cls: naming sounds settles that itself"),
     ],
 )
 def test_mistakes_are_one_line(otic, words, sounds, more, message):
@@ -176,7 +192,7 @@ def test_similarity(otic, words, sounds):
     )
     for odd, message in (("", "an empty text"), (str(sounds), "a folder")):
         code, out, err = otic("similarity", words, "a dog", odd, "rain")
-        assert code == 1 and message in err and "rain" in out
+        assert code == 1 and message in err and not err.startswith(":") and "rain" in out
     code, out, err = otic("similarity", words, "a dog", sounds / "gone.wav", sounds / "a.wav", "--json")
     assert code == 1 and "gone.wav" in err and len(json.loads(out)["others"]) == 1
 
