@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from otic.apps.progress import Progress
@@ -55,7 +54,7 @@ def embed(
     options = override(ready.choose(level, window=window, hop=hop, layer=layer, pool=pool), settings)
     with Progress("embed", quiet=quiet) as progress:
         try:
-            return embed_to_file(ready, sources, out, level, replace(options), progress=progress)
+            return embed_to_file(ready, sources, out, level, options, progress=progress)
         except KeyboardInterrupt as stop:
             kept = f"{progress.done} of {len(sources)} files are kept in {out}.parts"
             raise KeyboardInterrupt(f"interrupted: {kept}; the same command goes on from there") from stop

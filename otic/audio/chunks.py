@@ -21,7 +21,6 @@ class Header:
     channels: int | None = None
     rate: int | None = None
     bits: int | None = None
-    frame: int | None = None  # bytes per frame (all channels of one moment), or of one compressed block
     declared: int | None = None  # bytes of sample data according to the header
     present: int = 0  # bytes of sample data that are there
     after: int = 0  # bytes from the beginning of the sample data to the end of the file
@@ -35,8 +34,8 @@ def wav(file: Opened) -> Header:
         if name == b"fmt " and "codec" not in claims:
             body = file.at(start, 16)
             if len(body) == 16:
-                fields = [int.from_bytes(body[a:b], order) for a, b in ((0, 2), (2, 4), (4, 8), (12, 14), (14, 16))]
-                claims |= dict(zip(("codec", "channels", "rate", "frame", "bits"), fields, strict=True))
+                fields = [int.from_bytes(body[a:b], order) for a, b in ((0, 2), (2, 4), (4, 8), (14, 16))]
+                claims |= dict(zip(("codec", "channels", "rate", "bits"), fields, strict=True))
         elif name == b"data":
             claims |= _data(file, start, size) | {"data_first": "codec" not in claims}
             break

@@ -22,10 +22,8 @@ class Options:
     layers: tuple[int, ...] = ()  # blocks to read, counted from 0, negative from the end; () = the encoder's output
     pool: str = "mean"  # patches -> one vector: a name of `models.pooling` or `cls`, several joined by `+`; or `joint`
     frame_pool: Literal["mean", "concat"] = "mean"  # the mel bands of one frame: averaged, or side by side
-    short: Short = (
-        "pad"  # a wave shorter than the model's window: silence after it (where the encoder needs one length,
-    )
-    # else nothing), itself again and again, or itself as often as it fits whole and then silence
+    # a wave shorter than the model's window: silence after it (where the encoder needs one length, else nothing),
+    short: Short = "pad"  # itself again and again, or itself as often as it fits whole and then silence
     compat: Literal["", "msclap", "laion"] = ""  # hear files as that code does (`inference.compat`); a vector for each
     seed: int = 0  # of its crops
     tokens: int = 8192  # patches in one pass through the encoder; bounds the memory
