@@ -43,10 +43,7 @@ class Captions:
         return {
             "prompt": self.prompt,
             "options": list(self.options),
-            "captions": [
-                {"file": one.source, **self._where(one), "text": one.text, **_all(one)}
-                for one in self.good
-            ],
+            "captions": [{"file": one.source, **self._where(one), "text": one.text, **_all(one)} for one in self.good],
             "failed": [{"file": one.source, "reason": one.failed} for one in self.failed],
         }
 

@@ -305,6 +305,8 @@ def tag(
     )
     if good and len(named.how.labels) == 1 and not named.how.multi:
         note("one label alone always scores 1: name others to choose from, or add --multi")
+    if timeline and good and not any(one.spans for one in named.files):
+        note("no label reaches the threshold at any moment: --threshold lowers it")
     code = INTERRUPTED if named.interrupted else UNUSABLE if not good else SOME_FAILED if named.failed else DONE
     return Answer(named.to_dict(), text, code)
 
@@ -374,12 +376,15 @@ def caption(
     from otic.apps.caption import caption as job
 
     no_settings("caption", common.set)
+    answers = [x for t in options for x in map(str.strip, t.split(",")) if x]
     said = job(
-        model, audio, prompt, options=[x for t in options for x in map(str.strip, t.split(",")) if x], beams=beams,
-        longest=longest, window=window, device=device, precision=precision, quiet=common.quiet,
+        model, audio, prompt, options=need(answers, "--options") if options else (), beams=beams, longest=longest,
+        window=window, device=device, precision=precision, quiet=common.quiet,
     )  # fmt: skip
     for one in said.failed:
         note(f"{one.source}: {one.failed}")
+    if len(answers) == 1 and said.good:
+        note("one answer alone always has 100 %: name others to choose from")
     code = UNUSABLE if not said.good else SOME_FAILED if said.failed else DONE
     return Answer(said.to_dict(), said.text() if said.good else "nothing could be heard", code)
 

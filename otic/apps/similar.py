@@ -68,7 +68,7 @@ def similarity(
             kind = _is_words(other)
             found.append((other, kind, float(place @ ready.place([other])[0])))
         except AudioError as error:
-            failed.append((other, str(error).removeprefix(f"{other}: ")))
+            failed.append((other or '""', str(error).removeprefix(f"{other}: ")))
     return Alike(first, words, tuple(sorted(found, key=lambda row: -row[2])), tuple(failed))
 
 

@@ -64,6 +64,14 @@ def test_the_command_writes_and_chooses(run, sounds, capsys):
     assert all(
         sum(c["scores"]) == pytest.approx(1) and set(c["texts"]) == {"a bell", "rain"} for c in found["captions"]
     )
+    assert not any("end" in c for c in found["captions"]), "the answer is to the whole file"
+
+
+def test_a_choice_needs_two_answers(run, sounds, capsys):
+    assert main(["caption", str(run), str(sounds), "--options", " , "]) == 2
+    assert "--options is missing: name at least one" in capsys.readouterr().err
+    assert main(["caption", str(run), str(sounds), "--options", "rain"]) == 0
+    assert "one answer alone" in capsys.readouterr().err
 
 
 def test_bad_files_are_named(run, sounds, capsys):

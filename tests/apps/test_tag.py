@@ -131,7 +131,6 @@ def test_bad_files_are_listed_and_the_code_is_1(otic, words, sounds):
         (["--labels", "dog,rain", "--threshold", "0.5"], "threshold: only timelines have one"),
         (["--labels", "dog,rain", "--hop", "1"], "hop: only timelines have one"),
         (["--labels", " , "], "name at least one"),
-        (["--labels", "dog,rain", "--timeline", "--threshold", "50"], "threshold=50: scores lie between 0 and 1"),
         (["--labels", "dog,rain", "--timeline", "--set", "window=1"], "--set window=1: naming sounds settles that"),
         (["--labels", "dog,rain", "--set", "pool=cls"], "--set pool=cls: naming sounds settles that itself"),
     ],
