@@ -23,6 +23,7 @@ def _published(name: str, encoder: ViTConfig) -> Recipe:
         objective=MSPMConfig(),
         encoder=encoder,
         frontend=FrontendConfig(mean=-4.2677393, std=4.5689974),
+        crop_seconds=10.255,  # 1024 frames; upstream takes a clip's first ones, here they begin anywhere
         batch_size=24,
         train=TrainConfig(
             steps=900_000,  # 10 epochs of 2.2 M clips, upstream's upper bound; how long the runs were is not published
