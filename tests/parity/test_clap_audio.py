@@ -5,10 +5,10 @@ import json
 import random
 import re
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from closeness import close
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -22,16 +22,6 @@ from otic.weights.pickles import load_pickle
 from otic.weights.upstream import htsat as converter
 from otic.weights.upstream import laion, msclap
 from otic.weights.upstream.table import rename
-
-
-def agree(name, ours, theirs, atol):
-    """Within `atol` everywhere; else say which cell is worst."""
-    assert ours.shape == theirs.shape, f"{name}: {tuple(ours.shape)}, reference {tuple(theirs.shape)}"
-    difference = (ours.double() - theirs.double()).abs()
-    worst = int(difference.argmax())
-    where = tuple(int(i) for i in np.unravel_index(worst, difference.shape))
-    assert difference.max() <= atol, f"{name}: {difference.max():.3g} > {atol:g} at {where}"
-
 
 # ---- clip lengths
 
@@ -72,7 +62,7 @@ def test_power_spectra(golden):
         frames = mel.split(tensors["waveform"][item : item + 1]).part(0, count)
         real, imag = (frames.samples[0] @ mel.spectrum.basis).chunk(2, -1)
         theirs = tensors[match[0]]
-        agree(match[0], (real.square() + imag.square()) / theirs.max(), theirs / theirs.max(), 1e-5)
+        close(match[0], (real.square() + imag.square()) / theirs.max(), theirs / theirs.max(), 1e-5)
 
 
 @pytest.mark.parametrize("brought", [False, True])
@@ -91,7 +81,7 @@ def test_transformers_extractor(golden, brought):
         parts = tensors.get(f"{key}.chunk_starts_front_middle_back")
         ours, longer = cliplen.fused(frontend, wave, target, parts=None if parts is None else tuple(parts.tolist()))
         assert longer == (parts is not None)
-        agree(key, ours[: len(theirs)], theirs, 5e-3)
+        close(key, ours[: len(theirs)], theirs, 5e-3)
 
 
 def test_a_brought_mel_matrix_is_used(golden):
@@ -105,7 +95,7 @@ def test_a_brought_mel_matrix_is_used(golden):
         assert torch.equal(frontend.mel.spectrum.bank, loaded.bank)
         with torch.no_grad():
             clip, _ = loaded.encoder.tag(loaded.encoder(frontend(io["waveform"])))
-        agree(path.name, clip, io["clipwise_output"], 2e-4)
+        close(path.name, clip, io["clipwise_output"], 2e-4)
         compared += 1
     assert compared
 
@@ -184,13 +174,13 @@ def test_htsat_outputs(sets):
             for key, theirs in outputs.items():
                 where = f"{stem} {name}.{key}"
                 if key in ("latent_output", "embedding"):
-                    agree(where, encoded.patches.mean(1), theirs, 2e-4)
+                    close(where, encoded.patches.mean(1), theirs, 2e-4)
                 elif key == "clipwise_output":
-                    agree(where, clip, theirs, 2e-4)
+                    close(where, clip, theirs, 2e-4)
                 elif key == "framewise_output":
-                    agree(where, steps.repeat_interleave(theirs.shape[1] // steps.shape[1], 1), theirs, 2e-4)
+                    close(where, steps.repeat_interleave(theirs.shape[1] // steps.shape[1], 1), theirs, 2e-4)
                 elif rows := re.findall(r"row(\d+)", key):
-                    agree(where, image[0, 0, [int(row) for row in rows]], theirs, 5e-4)
+                    close(where, image[0, 0, [int(row) for row in rows]], theirs, 5e-4)
 
 
 def test_htsat_inside(sets):
@@ -202,7 +192,7 @@ def test_htsat_inside(sets):
             if match := re.fullmatch(r"(\w+)\.item(\d+)\.(\w+)", key):
                 ours = inside[match[1]][match[3]][int(match[2])][None]
                 ours = ours if theirs.ndim != 3 else ours[:, : theirs.shape[1]]  # the first tokens are stored
-                agree(f"{stem} {key}", ours, theirs, 5e-4)
+                close(f"{stem} {key}", ours, theirs, 5e-4)
                 compared += 1
     assert compared
 
@@ -260,8 +250,8 @@ def test_laion_branches(golden):
         with torch.no_grad():
             encoded = loaded.encoder(spec, longer)
             clip, _ = loaded.encoder.tag(encoded)
-        agree(f"{path.name} embedding", encoded.patches.mean(1), io["audio_branch_embedding"], 5e-5)
-        agree(f"{path.name} clipwise", clip, io["audio_branch_clipwise"], 5e-5)
+        close(f"{path.name} embedding", encoded.patches.mean(1), io["audio_branch_embedding"], 5e-5)
+        close(f"{path.name} clipwise", clip, io["audio_branch_clipwise"], 5e-5)
         compared += 1
     assert compared
 
@@ -275,7 +265,7 @@ def test_transformers_towers(golden):
         with torch.no_grad():
             patches = encoder(io["input_features"], longer).patches
         theirs = io["audio_last_hidden_state"]  # [b, d, f, t]
-        agree(f"{path.parent.name} states", patches, theirs.permute(0, 3, 2, 1).flatten(1, 2), 2e-5)
-        agree(f"{path.parent.name} pooler", patches.mean(1), io["audio_pooler"], 2e-5)
+        close(f"{path.parent.name} states", patches, theirs.permute(0, 3, 2, 1).flatten(1, 2), 2e-5)
+        close(f"{path.parent.name} pooler", patches.mean(1), io["audio_pooler"], 2e-5)
         compared += 1
     assert compared

@@ -10,6 +10,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from closeness import close
 from safetensors.torch import load_file
 
 from otic.models.text import TextConfig, text_tower
@@ -26,15 +27,6 @@ BERT = {
     "attention.output.dense": "attn.out", "attention.output.LayerNorm": "norm1", "intermediate.dense": "mlp.0",
     "output.dense": "mlp.2", "output.LayerNorm": "norm2", "pooler.dense": "pooler",
 }  # fmt: skip
-
-
-def close(name, got, want, atol):
-    """Fails with the tensor's name, the largest difference, and where it is."""
-    got, want = got.detach().double(), want.double()
-    assert got.shape == want.shape, f"{name}: shape {tuple(got.shape)}, expected {tuple(want.shape)}"
-    off = (got - want).abs()
-    at = torch.unravel_index(off.argmax(), off.shape) if off.ndim else ()
-    assert off.max() <= atol, f"{name}: off by {off.max():.3g} at {[int(i) for i in at]}, allowed {atol:.3g}"
 
 
 def under(tensors, prefix):

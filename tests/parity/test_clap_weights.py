@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from closeness import close
 from safetensors.torch import load_file
 
 import otic
@@ -22,15 +23,6 @@ from otic.weights.upstream import hf_clap, laion, msclap
 GIVEN = {
     "waveform", "input_ids", "attention_mask", "token_type_ids", "input_features", "is_longer", "mel_fusion", "longer",
 }  # fmt: skip
-
-
-def close(name, got, want, atol):
-    """Fails with the tensor's name, the largest difference, and where it is."""
-    got, want = got.detach().double(), want.double()
-    assert got.shape == want.shape, f"{name}: shape {tuple(got.shape)}, expected {tuple(want.shape)}"
-    off = (got - want).abs()
-    at = torch.unravel_index(off.argmax(), off.shape) if off.ndim else ()
-    assert off.max() <= atol, f"{name}: off by {off.max():.3g} at {[int(i) for i in at]}, allowed {atol:.3g}"
 
 
 def cases(path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from closeness import close
 from safetensors.torch import load_file
 
 from otic.core.ema import ema_update
@@ -25,15 +26,6 @@ from otic.objectives.supervised import bce, cross_entropy
 from otic.weights.pickles import load_pickle
 from otic.weights.upstream import eat
 from otic.weights.upstream.table import rename
-
-
-def close(name, got, want, atol):
-    """Fails with the tensor's name, the largest difference, and where it is."""
-    assert got.shape == want.shape, f"{name}: shape {tuple(got.shape)}, expected {tuple(want.shape)}"
-    off = (got.detach().double() - want.double()).abs()
-    at = torch.unravel_index(off.argmax(), off.shape) if off.ndim else ()
-    worst = off.max().item()
-    assert worst <= atol, f"{name}: off by {worst:.3g} at {[int(i) for i in at]}, allowed {atol:.3g}"
 
 
 class Set:

@@ -10,6 +10,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from closeness import close
 from safetensors.torch import load_file
 
 from otic.core.ramps import Cosine, Ramp
@@ -21,15 +22,6 @@ from otic.objectives.jepa import JEPAConfig
 from otic.weights import anyfile
 from otic.weights.upstream import ijepa
 from otic.weights.upstream.table import rename
-
-
-def close(name, got, want, atol):
-    """Fails with the tensor's name, the largest difference, and where it is."""
-    assert got.shape == want.shape, f"{name}: shape {tuple(got.shape)}, expected {tuple(want.shape)}"
-    off = (got.detach().double() - want.double()).abs()
-    at = torch.unravel_index(off.argmax(), off.shape) if off.ndim else ()
-    worst = off.max().item()
-    assert worst <= atol, f"{name}: off by {worst:.3g} at {[int(i) for i in at]}, allowed {atol:.3g}"
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 import pytest
 import torch
+from closeness import close
 
 from otic import masking
 from otic.engine.config import TrainConfig
@@ -25,15 +26,6 @@ from otic.objectives.mspm import products, retrieval, take
 from otic.weights.anyfile import read
 from otic.weights.pickles import load_pickle
 from otic.weights.upstream import ssast, ssast_write
-
-
-def close(name, got, want, atol):
-    """Fails with the tensor's name, the largest difference, and where it is."""
-    got, want = torch.as_tensor(got).detach().double(), torch.as_tensor(want).double()
-    assert got.shape == want.shape, f"{name}: shape {tuple(got.shape)}, expected {tuple(want.shape)}"
-    off = (got - want).abs()
-    at = torch.unravel_index(off.argmax(), off.shape) if off.ndim else ()
-    assert off.max() <= atol, f"{name}: off by {off.max():.3g} at {[int(i) for i in at]}, allowed {atol:.3g}"
 
 
 class Case:
