@@ -51,6 +51,7 @@ def card(model: str) -> tuple[dict[str, Any], str]:
         "hears": hears(loaded),
         "frontend": to_dict(loaded.frontend),
         "towers": towers(loaded),
+        "writes": writes(loaded),
         "classes": loaded.extra_config.get("classes", []),
         "file": str(path or model),
     }
@@ -87,6 +88,15 @@ def towers(loaded: Loaded) -> dict[str, Any]:
         "text_parameters": count(two.text),
         "tokenizer": f"{two.tokenizer.size} tokens, {own}" if two.tokenizer else own,
     }
+
+
+def writes(loaded: Loaded) -> str:
+    """What a model that answers in words writes with; nothing for others."""
+    said = loaded.extra_config.get("captioner")
+    if not said:
+        return ""
+    text, parameters = said["config"]["text"], sum(t.numel() for n, t in loaded.extra.items() if "captioner" in n)
+    return f"texts (otic caption): {text['depth']} blocks of width {text['width']}, {parameters:,} parameters"
 
 
 def count(module: nn.Module) -> int:

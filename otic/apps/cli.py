@@ -108,7 +108,9 @@ def pretrain(
         settings=common.set, quiet=common.quiet,
     )  # fmt: skip
     loss = "" if run.loss is None else f", loss {run.loss:.4g}"
-    text = f"{run.weights}: {run.steps} steps{loss}\nreport: {run.report}\nnext: otic evaluate {run.folder} --data SRC"
+    asks = {"clap": "evaluate {} --data SRC --protocol retrieval,zero-shot", "caption": "caption {} AUDIO"}
+    then = asks.get(run.recipe.method, "evaluate {} --data SRC").format(run.folder)
+    text = f"{run.weights}: {run.steps} steps{loss}\nreport: {run.report}\nnext: otic {then}"
     return Answer(run.to_dict(), text, SOME_FAILED if run.bad else DONE)
 
 

@@ -52,6 +52,11 @@ def test_a_run_learns_from_tasks_and_says_so(run):
     assert np.isfinite(losses).all()
 
 
+def test_its_card_says_that_it_writes(run, capsys):
+    assert main(["info", str(run)]) == 0
+    assert "\nwrites: texts (otic caption): 1 blocks of width 48, " in capsys.readouterr().out
+
+
 def test_the_command_writes_and_chooses(run, sounds, capsys):
     assert main(["caption", str(run), str(sounds), "--prompt", "what is this?", "--longest", "6", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -92,11 +97,12 @@ def test_models_without_words_say_what_to_do(run, sounds, tmp_path, capsys):
     assert "this model cannot write" in capsys.readouterr().err
 
 
-def test_other_tasks_are_another_run(run):
+def test_other_tasks_are_another_run(run, capsys):
     path = run.parent / "tasks.yaml"
     settings = [word for setting in SMALL for word in ("--set", setting)]
     args = ["pretrain", "caption_tiny", "--data", str(path), "--out", str(run), "--quiet", "--steps", "4", *settings]
     assert main(args) == 0, "finished: nothing to do"
+    assert f"next: otic caption {run} AUDIO" in capsys.readouterr().out
     path.write_text(TASKS.replace("temperature: 2", "temperature: 1").replace("weight: 0.5", "weight: 0.6"))
     try:
         assert main(args) == 2
