@@ -19,7 +19,7 @@ import torch
 from otic import __version__
 from otic.apps.pretrain_init import begin
 from otic.apps.pretrain_request import Length, check_same
-from otic.apps.pretrain_teachers import teachers
+from otic.apps.pretrain_teachers import check_teachers, teachers
 from otic.apps.pretrain_words import Words, understand, words
 from otic.audio.frontend import Frontend, measure
 from otic.core.batch import Batch
@@ -269,6 +269,7 @@ class Job:
         if saved is not None:
             objective.load_state_dict(saved["objective"])
             objective.labels_used = objective.labels_used or saved.get("labels_used", False)
+            check_teachers(saved.get("teachers"), self._identities, recipe, self.folder)
             optimizer.load_state_dict(saved["optimizer"])
             state = State(saved["step"], saved["clips"], saved["seconds"], Rest(*saved.get("rest", ())))
         if reads is not None:
@@ -283,6 +284,10 @@ class Job:
     def _teachers(self) -> list[Teacher]:
         crops, quiet = self.crops, self.quiet
         return teachers(self.chosen, crops.source, self.teacher_cache, self.world, threads=self.threads, quiet=quiet)
+
+    @cached_property
+    def _identities(self) -> list[str]:
+        return [teacher.identity() for teacher in self._teachers]
 
     @cached_property
     def _words(self) -> Words | None:
@@ -347,6 +352,7 @@ class Job:
                 "statistics": [front.mean, front.std] if plan.recipe.measure_statistics else None,
                 "step": state.step, "clips": state.clips, "seconds": state.seconds,
                 "rest": list(state.rest), "labels_used": plan.objective.labels_used, "bank": plan.bank,
+                "teachers": self._identities,
                 "objective": plan.objective.state_dict(), "optimizer": plan.optimizer.state_dict(),
             }  # fmt: skip
             checkpoint.save(self.folder, content)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from otic.apps.progress import Progress
+from otic.core.errors import ConfigError
 from otic.core.world import World
 from otic.data.rows import Source
-from otic.objectives.teacher import Teacher, WindowTeacher
+from otic.objectives.teacher import SELF, Teacher, WindowTeacher
 from otic.objectives.teacher_cache import cache_teacher
 from otic.recipes import Recipe
 
@@ -41,3 +43,24 @@ def teachers(
             )  # fmt: skip
     world.barrier()
     return kept
+
+
+def check_teachers(was: Sequence[str] | None, now: Sequence[str], recipe: Recipe, folder: Path) -> None:
+    """Refuse to go on with other teachers than a run began with.
+
+    Args:
+        was: Their identities then; None: the run's version of otic did not note them.
+        now: Their identities.
+        recipe: Names them.
+        folder: The run's.
+
+    Raises:
+        ConfigError: naming the one that has changed.
+    """
+    names = [name for name in getattr(recipe.objective, "teachers", ()) if name != SELF]
+    for name, before, after in zip(names, now if was is None else was, now, strict=True):
+        if before != after:
+            raise ConfigError(
+                f"{folder}: {name}, its teacher, is another model than when this run began. "
+                "Put the old one back, or choose another folder."
+            )

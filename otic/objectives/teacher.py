@@ -78,6 +78,10 @@ class Teacher(nn.Module, ABC):
     def forward(self, batch: Batch, rate: int) -> Lesson:
         """What it says of a batch whose wave is at `rate` Hz."""
 
+    def identity(self) -> str:
+        """Changes whenever its answers could; "" of one that changes with the student."""
+        return ""
+
     def train(self, mode: bool = True) -> Teacher:
         """A teacher stays in eval mode, whatever happens around it."""
         return super().train(False)

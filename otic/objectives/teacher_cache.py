@@ -121,6 +121,9 @@ class CachedTeacher(Teacher):
             torch.cat(pooled).to(place) if pooled else None,
         )
 
+    def identity(self) -> str:
+        return self.root.name.rpartition("-")[2]
+
     def _origin(self, name: str) -> str:
         return self._source.origin(self._rows[name]) if name in self._rows else ""
 

@@ -1,5 +1,7 @@
 """Runs that are taught: by labels, by another model, by what it said beforehand. Their cards say so."""
 
+import shutil
+
 import pytest
 
 import otic
@@ -61,3 +63,28 @@ def test_a_kept_teacher_teaches_like_one_beside(taught, tmp_path):
 def test_a_teacher_must_be_named(tmp_path):
     with pytest.raises(ConfigError, match=r"objective\.teachers=\[MODEL\]"):
         train("mam_clap_tiny", tmp_path / "none", "objective.teachers=[]")
+
+
+def test_a_run_does_not_go_on_with_another_teacher(tmp_path):
+    def go(folder, *settings, seed=0, hooks=()):
+        data = "synth:corpus?clips=4"
+        otic.pretrain(
+            "distill_tiny", data, out=folder, steps=2, seed=seed, settings=[*FEW, "train.save_every=1", *settings],
+            teacher_cache=tmp_path / "cache", hooks=hooks, quiet=True,
+        )  # fmt: skip
+
+    def stop(event):
+        if event.state.step == 2:
+            raise KeyboardInterrupt
+
+    teacher, pupil = tmp_path / "teacher", tmp_path / "pupil"
+    go(teacher)
+    with pytest.raises(KeyboardInterrupt):
+        go(pupil, f"objective.teachers=[{teacher}]", hooks=(stop,))
+    aside = teacher.rename(tmp_path / "aside")
+    go(teacher, seed=1)
+    with pytest.raises(ConfigError, match="its teacher, is another model than when this run began"):
+        go(pupil, f"objective.teachers=[{teacher}]")
+    shutil.rmtree(teacher)
+    aside.rename(teacher)
+    go(pupil, f"objective.teachers=[{teacher}]")
