@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torch.autograd.graph import increment_version
 from torch.optim import Adam, AdamW, Optimizer
 
 from otic.engine.adam import FairseqAdam
@@ -43,4 +44,6 @@ def step_optimizer(optimizer: Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     optimizer.step()
+    for group in optimizer.param_groups:
+        increment_version(group["params"])  # fused ones do not, and `models.linear` would keep weights that are no more
     optimizer.zero_grad()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from otic.models.linear import linear
 from otic.models.regularise import Barred
 
 
@@ -23,9 +24,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"], barred: Barred | None = None) -> Float[Tensor, "b n d"]:
         b, n, d = x.shape
-        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = linear(self.qkv, x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         y = attend(q, k, v) if barred is None else barred.finish(attend(q, k, v, barred.mask))
-        return self.proj(y.transpose(1, 2).reshape(b, n, d))
+        return linear(self.proj, y.transpose(1, 2).reshape(b, n, d))
 
 
 def attend(
@@ -54,7 +55,7 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return linear(self.fc2, linear(self.fc1, x, "none"))
 
 
 def drop_path(branch: Float[Tensor, "b n d"], share: float, gen: Generator | None) -> Float[Tensor, "b n d"]:

@@ -1,5 +1,6 @@
 """Adam with coupled decay: the decay is part of the gradient, and so of both moments."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -28,3 +29,13 @@ def test_coupled_decay_step_by_step():
         step_optimizer(optimizer, cfg.lr)
     for name, p in layer.named_parameters():
         assert torch.allclose(p, want[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("adam", ["torch", "l2", "fairseq"])
+def test_a_step_counts_as_a_change_of_the_weights(adam):
+    layer = nn.Linear(3, 2)
+    optimizer = make_optimizer(layer, TrainConfig(adam=adam))
+    layer(torch.ones(1, 3)).sum().backward()
+    before = layer.weight._version
+    step_optimizer(optimizer, 1e-3)
+    assert layer.weight._version > before, "what was laid out for inference would go stale"
