@@ -3,16 +3,22 @@
 import multiprocessing
 import warnings
 
+import torch
 import torch.distributed as dist
 
 
 def fork(work, *args):
     """`work(*args)`, begun in a process of its own."""
-    process = multiprocessing.get_context("fork").Process(target=work, args=args)
+    process = multiprocessing.get_context("fork").Process(target=_alone, args=(work, *args))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons', of threads: here only idle ones
         process.start()
     return process
+
+
+def _alone(work, *args):
+    torch.set_num_threads(1)  # OpenMP's other threads were not forked, and would be waited for
+    work(*args)
 
 
 def two_of(work, folder):
