@@ -23,6 +23,7 @@ from otic.weights.anyfile import read
 from otic.weights.catalogue import CATALOGUE
 from otic.weights.store import Loaded
 
+PLACES = ("/", "\\", "~")  # in a name that is meant as a path
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
 WEIGHTS = "model.safetensors"  # in a run folder, and in a folder of the hub
 
@@ -122,9 +123,18 @@ def find(name: str) -> Path | None:
         if len(found) == 1:
             return found[0]
         what = (
-            "several weights files; name one of them" if found else f"no {WEIGHTS}; has the run come to its first save?"
+            "several weights files: name one of them."
+            if found
+            else f"no {WEIGHTS}. Name a folder that does; a run has one after its first save."
         )
-        raise WeightsError(f"{name}: this folder holds {what}.")
+        raise WeightsError(f"{name}: this folder holds {what}")
     if name in CATALOGUE or (hub.is_hub_id(name) and path.suffix not in ENDINGS):
         return None
+    if "://" in name:
+        raise WeightsError(
+            f"{name}: an address. Give the path of the downloaded file; a model of the hub is owner/name."
+        )
+    if path.suffix in ENDINGS or any(sign in name for sign in PLACES):
+        what = "a link to what is not there" if path.is_symlink() else "there is no such file or folder"
+        raise WeightsError(f"{name}: {what} (seen from {Path.cwd()}). Check the path.")
     raise WeightsError("no file or folder of this name, and " + unknown("model", name, CATALOGUE))

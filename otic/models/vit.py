@@ -237,7 +237,7 @@ class ViT(nn.Module):
 
 
 def _check(cfg: ViTConfig) -> None:
-    if cfg.width % cfg.heads or cfg.width % 4:
+    if cfg.heads < 1 or cfg.width % cfg.heads or cfg.width % 4:
         raise ConfigError(f"width={cfg.width}: must be a multiple of 4 and of heads={cfg.heads}.")
     if cfg.patch[1] > cfg.mels:
         raise ConfigError(f"patch={cfg.patch}: wider than the {cfg.mels} mel bins.")

@@ -39,8 +39,8 @@ def fetch(repository: str, file: str = "model.safetensors") -> Path:
         return Path(hf_hub_download(repository, file, local_files_only=not within_reach()))
     except LocalEntryNotFoundError as error:
         raise WeightsError(
-            f"{repository}: not in the local cache, and the hub is out of reach. Where there is a network, download "
-            f"{file} from hf.co/{repository}, and give its path in place of the name."
+            f"{repository}: no such folder here; not in the local cache, and the hub is out of reach. Where there is a "
+            f"network, download {file} from hf.co/{repository}, and give its path in place of the name."
         ) from error
     except (EntryNotFoundError, RepositoryNotFoundError) as error:
         raise WeightsError(f"{repository}: the hub has no {file!r} under this name. Check the spelling.") from error

@@ -80,7 +80,9 @@ def load_pickle(path: str | Path) -> Any:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except (RuntimeError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error) as error:
         # what the unpickler raises on bytes that are no checkpoint is not specified
-        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        if "TorchScript" in str(error):
+            raise WeightsError(f"{path}: TorchScript, a program. Ask its author for the state dict.") from error
+        line = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0][:120]
         raise WeightsError(f"{path}: not a readable checkpoint ({line}). Is the download complete?") from error
 
 
@@ -92,5 +94,7 @@ def _reason(message: str) -> str:
             f"refused, because reading it would need {refused[1]}, and a checkpoint may hold only tensors, "
             "containers and numbers. Ask its author for the bare state dict or a safetensors file."
         )
+    if "Unsupported operand" in message:  # other formats, and pickles that torch.save does not write
+        return "not a file of torch.save, nor safetensors. Give the checkpoint itself, unpacked, as it was published."
     line = next((part for part in message.splitlines() if "nsupported" in part), message.splitlines()[0])
     return f"refused: {line.strip()[:200]} It may hold only tensors, containers and numbers."

@@ -102,8 +102,6 @@ def load(path: str | Path) -> Loaded:
         WeightsError: when the file is not safetensors, cut short, not ours, written by a newer otic, or when its
             tensors are not exactly those which its config asks for (the first odd ones are named).
     """
-    from safetensors.torch import load_file
-
     document = describe(path)
     encoder_cfg = dict(document["encoder"])
     kind = encoder_cfg.pop("kind", None)
@@ -117,7 +115,7 @@ def load(path: str | Path) -> Loaded:
             encoder = module(cfg)
     except (ConfigError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: its config does not fit this version of otic: {error}") from error
-    tensors = load_file(path)
+    tensors = tensors_of(path)
     fill(encoder, _below("encoder.", tensors), str(path))
     extra, described = _below("extra.", tensors), document.get("extra", {})
     try:
@@ -153,7 +151,19 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
         if tensor.shape != wanted[name].shape:
             have, want = list(tensor.shape), list(wanted[name].shape)
             raise WeightsError(f"{where}: {name!r} has the shape {have}, but its config asks for {want}.")
+        must_be_real(name, tensor, wanted[name], where)
     module.load_state_dict(dict(tensors))
+
+
+def must_be_real(name: str, tensor: Tensor, wanted: Tensor, where: str) -> None:
+    """Refuse whole or complex numbers where a model has real ones: converted, they would be other weights.
+
+    Raises:
+        WeightsError: naming the tensor and its type.
+    """
+    if wanted.is_floating_point() and not tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise WeightsError(f"{where}: {name!r} holds {kind}, not real numbers. Take the file before it was quantised.")
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -197,14 +207,33 @@ def header(path: str | Path) -> dict[str, Any]:
             head = json.loads(file.read(length))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: not a safetensors file, or cut short inside its header.") from error
-    if not isinstance(head, dict):
-        raise WeightsError(f"{path}: not a safetensors file.")
-    end = 8 + length + max((t["data_offsets"][1] for n, t in head.items() if n != "__metadata__"), default=0)
+    try:
+        end = 8 + length + max((int(t["data_offsets"][1]) for n, t in head.items() if n != "__metadata__"), default=0)
+        dict(head.get("__metadata__") or {})
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: not a safetensors file: its header is damaged. Download it again.") from error
     if size < end:
         raise WeightsError(f"{path}: cut short: {size} of {end} bytes. Copy or download it again.")
     return head
+
+
+def tensors_of(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of any safetensors file.
+
+    Raises:
+        WeightsError: as `header`; when shapes, types and sizes in it contradict one another.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    header(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        line = str(error).removeprefix("Error while deserializing header: ")[:160]
+        raise WeightsError(f"{path}: a damaged safetensors file ({line}). Copy or download it again.") from error
 
 
 def parameters(path: str | Path) -> int:

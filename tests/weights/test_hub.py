@@ -6,6 +6,7 @@ import pytest
 
 from otic.core.errors import WeightsError
 from otic.core.files import sha256
+from otic.inference.load import load
 from otic.weights import hub
 from otic.weights.catalogue import CATALOGUE, Entry
 
@@ -90,3 +91,23 @@ def test_catalogue_entries_are_complete():
         assert bool(e.repository) == bool(e.file)
         assert e.sha256 == "" or re.fullmatch("[0-9a-f]{64}", e.sha256)
         assert all(0 < value <= 1 for value in e.scores.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("runs/nothing", "runs/nothing: no such folder here; not in the local cache"),
+        ("./nothing", r"\./nothing: there is no such file or folder"),
+        ("nothing.safetensors", "there is no such file or folder"),
+        ("gone.pt", "a link to what is not there"),
+        ("https://hf.co/o/x", "an address.*owner/name"),
+        ("eat-base-30", "Did you mean 'eat-base-30ep'"),
+        ("empty", r"this folder holds no model\.safetensors\. Name"),
+    ],
+)
+def test_a_name_of_nothing_is_answered_as_what_it_was_meant_for(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone.pt").symlink_to("away.pt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match=message):
+        load(name)

@@ -95,3 +95,14 @@ def test_damage(tmp_path):
         load_pickle(tmp_path / "none.pt")
     with pytest.raises(WeightsError, match="directory"):
         load_pickle(tmp_path)
+
+
+def test_other_formats_are_told_from_checkpoints_that_act(tmp_path):
+    with pytest.warns(DeprecationWarning, match="deprecated"):
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "program.pt")
+    (tmp_path / "array.npy").write_bytes(b"\x93NUMPY" + bytes(100))
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Call(os.system, f"touch {tmp_path / 'was_run'}")))
+    for name, message in (("program.pt", "TorchScript"), ("array.npy", "not a file"), ("plain.pkl", "not a file")):
+        with pytest.raises(WeightsError, match=rf"{name}: .*{message}"):
+            load_pickle(tmp_path / name)
+    assert not (tmp_path / "was_run").exists()

@@ -101,6 +101,10 @@ def test_a_shared_tensor_is_written_twice(tmp_path):
     assert store.load(tmp_path / "m").extra["b"].shape == (2, 2)
 
 
+def framed(head, body=b""):
+    return struct.pack("<Q", len(head)) + head.encode() + body
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -111,12 +115,34 @@ def test_a_shared_tensor_is_written_twice(tmp_path):
         (struct.pack("<Q", 2) + b"[]", "not a safetensors"),
         (struct.pack("<Q", 2) + b"{}", "lack the key 'otic'"),
         (struct.pack("<Q", 2**62) + b"{}", "not a safetensors"),
+        (framed('{"a": 5}'), "header is damaged"),
+        (framed('{"a": {"shape": [1], "data_offsets": ["a", "b"]}}'), "header is damaged"),
+        (framed('{"__metadata__": 5}'), "header is damaged"),
+        (framed('{"a":' * 9999 + "1" + "}" * 9999), "not a safetensors"),
     ],
 )
 def test_what_is_not_ours_is_refused(tmp_path, content, message):
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(WeightsError, match=message):
         store.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]},
+        {"dtype": "F7", "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "data_offsets": [0, 4]},
+    ],
+)
+def test_a_header_that_contradicts_itself_is_refused(saved, about):
+    path, _ = saved
+    head = {"__metadata__": {"otic": json.dumps(store.describe(path))}, "a": about}
+    path.write_bytes(framed(json.dumps(head), bytes(4)))
+    with pytest.raises(WeightsError, match=r"a damaged safetensors file \(.*download it again"):
+        store.load(path)
 
 
 def test_a_missing_file_is_named(tmp_path):

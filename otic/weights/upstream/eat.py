@@ -28,7 +28,7 @@ from otic.models.vit import ViT, ViTConfig
 from otic.weights.catalogue import Entry
 from otic.weights.pickles import load_pickle
 from otic.weights.store import Loaded
-from otic.weights.upstream.table import below, card, mlp_ratio, must_fit, on_meta, rename, require
+from otic.weights.upstream.table import below, card, guessed, mlp_ratio, must_fit, on_meta, rename, require
 
 BLOCKS = (r"blocks\.(\d+)\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)", r"blocks.\1.\2.\3")
 _IMAGE = r"modality_encoders\.IMAGE\."  # upstream's name for audio
@@ -113,6 +113,7 @@ def loaded(content: Mapping[str, Any], settings: Mapping[str, Any], path: Path, 
         layout="EAT",
         labels_used="those of its fine-tuning" if found.head else "none",
         inference={"window": 10.0, "pool": "cls"},  # upstream's utterance vector is the CLS token
+        **guessed("heads", encoder.cfg.heads, "num_heads" in _settings(content.get("cfg") or settings), entry),
     )
     extra = {f"head.{name}": tensor for name, tensor in found.head_state.items()}
     extra_config = {"head": to_dict(found.head), "classes": list(found.labels)} if found.head else {}

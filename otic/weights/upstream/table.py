@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from otic.core.errors import WeightsError
 from otic.weights.catalogue import Entry
+from otic.weights.store import must_be_real
 
 DRAWS = {"normal_", "uniform_", "kaiming_uniform_"}
 
@@ -33,13 +34,16 @@ def rename(tensors: Mapping[str, Any], table: Sequence[tuple[str, str]], where: 
     renamed: dict[str, Tensor] = {}
     unknown = []
     for name, tensor in tensors.items():
-        new = next((match.expand(to) for old, to in table if (match := re.fullmatch(old, name))), None)
+        new = next((match.expand(to) for old, to in table if (match := re.fullmatch(old, str(name)))), None)
         if new is None or not isinstance(tensor, Tensor):
             unknown.append(name)
         else:
             renamed[new] = tensor.float() if tensor.is_floating_point() else tensor
     if unknown:
-        raise WeightsError(f"{where}: {len(unknown)} of {len(tensors)} tensors did not map (first: {unknown[0]!r}).")
+        raise WeightsError(
+            f"{where}: {len(unknown)} of {len(tensors)} tensors did not map (first: {unknown[0]!r}). "
+            "Remove what is no weight of the model, or give the file as its authors published it."
+        )
     return renamed
 
 
@@ -71,13 +75,14 @@ def must_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> No
     Raises:
         WeightsError: naming the first tensor that is missing, left over, or of another shape.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    wanted = module.state_dict()
     for what, names in (("missing", wanted.keys() - tensors.keys()), ("unexpected", tensors.keys() - wanted.keys())):
         if names:
             raise WeightsError(f"{where}: {len(names)} of {len(wanted)} tensors {what} (first: {min(names)!r}).")
-    for name, shape in wanted.items():
-        if tuple(tensors[name].shape) != shape:
-            raise WeightsError(f"{where}: {name!r} has the shape {tuple(tensors[name].shape)}, expected {shape}.")
+    for name, want in wanted.items():
+        if (shape := tuple(tensors[name].shape)) != tuple(want.shape):
+            raise WeightsError(f"{where}: {name!r} has the shape {shape}, expected {tuple(want.shape)}.")
+        must_be_real(name, tensors[name], want, where)
 
 
 def fuse(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
