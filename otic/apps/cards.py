@@ -122,6 +122,7 @@ def _lines(document: dict[str, Any], indent: str = "") -> str:
             out.append(_lines(value, indent + "  "))
         elif value not in (None, [], "", {}):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            shown = f"{shown:.10g}" if isinstance(shown, float) else shown
             out.append(f"{indent}{key}: {f'{shown:,}' if key.endswith('parameters') else shown}")
     return "\n".join(line for line in out if line)
 

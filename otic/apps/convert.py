@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from otic.core.errors import WeightsError
+from otic.core.errors import ConfigError, WeightsError
 from otic.inference.load import WEIGHTS, find, read_model, reader
 from otic.models import two_tower
 from otic.weights import anyfile, store
@@ -68,6 +68,8 @@ def convert(
     loaded = read_model(name) if path is None else anyfile.read(path, layout=layout)
     reader(loaded, tokenizer)
     target = Path(out) / WEIGHTS
+    if Path(out).is_file():
+        raise ConfigError(f"{out}: a file; the weights go into a folder, as {WEIGHTS}. Name one that may be made.")
     extra, described = dict(loaded.extra), dict(loaded.extra_config)
     if loaded.towers is not None:
         tensors, config = two_tower.to_file(loaded.towers)

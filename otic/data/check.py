@@ -127,6 +127,9 @@ def _listen(source: Source, i: int) -> _Heard:
     notes, claimed = list(probe.notes), source.rows[i].seconds
     if claimed is not None and abs(claimed - probe.seconds) > max(0.5, 0.05 * claimed):
         notes.append(("wrong_length", f"the manifest says {claimed:g} s, but there are {probe.seconds:.2f} s"))
+    last = max((offset for _, offset, _ in source.rows[i].events), default=0.0)
+    if last > probe.seconds + 0.5:
+        notes.append(("event_outside", f"an event ends at {last:g} s, but there are {probe.seconds:.2f} s"))
     kind = notes[0][0] if notes else ""
     return _Heard(probe.seconds, probe.rate, kind, "; ".join(text for _, text in notes))
 

@@ -14,13 +14,16 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import math
+import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from otic.core.errors import DataError
+from otic.core.errors import DataError, OticWarning
 from otic.core.registry import unknown
 from otic.data.rows import Event, Row
 from otic.data.where import Cell, Table
@@ -40,30 +43,48 @@ def read_table(path: Path) -> Table:
     if reader is None:
         raise DataError(f"{path}: not a table. Expected one of {', '.join(SUFFIXES)}.")
     try:
-        table = [_cells(row) for row in reader(path)]
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as {path.suffix[1:]}: {error}.") from error
+        table = [cells for row in reader(path) if (cells := _cells(row))]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read as {path.suffix[1:]}: {error}. Save it as UTF-8.") from error
     if not table:
         raise DataError(f"{path}: has no rows.")
     return table
 
 
 def _csv(path: Path) -> Iterable[Mapping[str, Any]]:
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError(f"{path}: text in UTF-16. Save it as UTF-8.")
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            if None in row:
-                raise DataError(
-                    f"{path}, line {reader.line_num}: more cells than the header has. Quote text that holds commas."
-                )
-            yield row
+        reader = csv.DictReader(file, strict=True)
+        try:
+            only = (reader.fieldnames or [""])[0] if len(reader.fieldnames or ()) == 1 else ""
+            sign = next((sign for sign in (";", "\t", "|") if sign in only), None)
+            if sign:
+                raise DataError(f"{path}: {sign!r} between its columns. Save it with commas between them.")
+            for row in reader:
+                if None in row:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: more cells than the header has. Quote text that holds commas."
+                    )
+                yield row
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, after line {reader.line_num}: {error}. Is a quote left open, or not doubled inside of quotes?"
+            ) from error
 
 
 def _jsonl(path: Path) -> Iterable[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                row = json.loads(line)
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    why = getattr(error, "msg", error)
+                    raise DataError(
+                        f"{path}, line {number}: cannot be read as jsonl: {why}. One object a line."
+                    ) from error
                 if not isinstance(row, dict):
                     raise DataError(f"{path}, line {number}: expected one JSON object on each line.")
                 yield row
@@ -91,8 +112,10 @@ def _cell(value: Any) -> Cell:
         return list(value)
     if isinstance(value, bool):
         return str(int(value))
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
     if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, default=lambda inner: type(inner).__name__)
     return str(value).strip()
 
 
@@ -136,11 +159,21 @@ def rows(
     """
     columns = sorted({name for row in table for name in row})
     if not any(name in columns for name in FILE):
-        raise DataError(f"{source}: no column 'file' (or 'file_name'). It has: {', '.join(columns)}.")
+        raise DataError(
+            f"{source}: no column 'file' (or 'file_name'), or nothing in it. It has: {', '.join(columns)}. "
+            "Rename the one that names the sounds."
+        )
     if label_column != "label" and label_column not in columns:
         raise DataError(f"{source}: --label-column: {unknown('column', label_column, columns)}")
     if split_column is not None and split_column not in columns:
         raise DataError(f"{source}: --split-column: {unknown('column', split_column, columns)}")
+    if {"start", "end"} <= set(columns) and not {"onset", "offset"} & set(columns):
+        warnings.warn(
+            f"{source}: 'start' and 'end' are kept as plain columns, and a row is its whole file. Events in a file "
+            "have the columns 'onset' and 'offset'; cut stretches that should be clips of their own out first.",
+            OticWarning,
+            stacklevel=2,
+        )
     usual = ("label", "labels", "event_label") if label_column == "label" else (label_column,)
     label = next((name for name in usual if name in columns), label_column)
     reader = _Reader(
@@ -197,14 +230,18 @@ def _merge(one: Row, other: Row) -> Row:
 
 def _events(cell: Cell | None, where: str) -> list[Event]:
     """The column `events` of JSON and Parquet: `[[onset, offset, label], ...]` or objects with these names."""
-    items = json.loads(cell) if isinstance(cell, str) else cell or []
-    out = []
-    for item in items:
-        values = (
+    try:
+        items = json.loads(cell) if isinstance(cell, str) else cell or []
+        each = [
             dict(zip(("onset", "offset", "label"), item, strict=False))
             if isinstance(item, list | tuple)
             else dict(item)
-        )
+            for item in items
+        ]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: events {str(cell)[:60]!r}: expected [[onset, offset, label], ...].") from error
+    out = []
+    for values in each:
         label = values.get("label", values.get("event_label", "event"))
         out.append(_event({k: str(v) for k, v in values.items()}, str(label), where))
     return out
@@ -221,9 +258,13 @@ def _event(cells: Mapping[str, Cell], label: str, where: str) -> Event:
 
 def _number(text: str | None, where: str, name: str = "duration") -> float:
     try:
-        return float(text or "")
+        number = float(text or "")
     except ValueError:
-        raise DataError(f"{where}: {name} {text!r} is not a number.") from None
+        number = math.nan
+    if not math.isfinite(number) or number < 0:
+        what = f"{name} is missing" if text is None else f"{name} {text!r} is no number of seconds"
+        raise DataError(f"{where}: {what}.")
+    return number
 
 
 def _first(cells: Mapping[str, Cell], names: Iterable[str]) -> str | None:
@@ -237,5 +278,11 @@ def _text(cell: Cell | None) -> str | None:
 
 
 def _many(cell: Cell, between: str | None) -> list[str]:
-    items = [str(v) for v in cell] if isinstance(cell, list) else cell.split(between) if between else [cell]
+    items = (
+        [str(v) for v in cell if v is not None]
+        if isinstance(cell, list)
+        else cell.split(between)
+        if between
+        else [cell]
+    )
     return [item.strip() for item in items if item.strip()]

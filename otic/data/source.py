@@ -23,6 +23,9 @@ KINDS = (
 )
 
 
+OTHER_FILES = (".tsv", ".txt", ".json", ".xlsx", ".xls", ".gz", ".zip", ".tar")  # easily taken for a manifest
+
+
 class Files(Source):
     """Sound files on disk."""
 
@@ -51,7 +54,7 @@ def open_source(
     *,
     label_column: str = "label",
     split_column: str | None = None,
-    where: Sequence[str] = (),
+    where: str | Sequence[str] = (),
 ) -> Source:
     """Any SRC as a `Source`; several are put one after the other.
 
@@ -75,9 +78,9 @@ def open_source(
         if label_column != "label" or split_column not in (None, "split"):
             raise DataError(f"{src}: rendered sounds have no columns to choose from, only `label` and `split`.")
         return open_corpus(str(src), where=where)
-    path = Path(src)
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder. Data is {KINDS}.")
+    path = Path(src).expanduser()
+    if not str(src) or not path.exists():
+        raise DataError(f"{src or 'empty name'}: there is no such file or folder. Data is {KINDS}.")
     if (path / "scenes.csv").is_file() and (path / "layers.csv").is_file():
         return open_scenes(path, label_column=label_column, split_column=split_column, where=where)
     if path.suffix.lower() in mixture.SUFFIXES and path.is_file():
@@ -102,6 +105,8 @@ def _table(path: Path) -> tuple[Table, Path, str]:
             table, events = manifests.read_table(path), path.parent / "events.csv"
             own = path.stem == "metadata" and events.is_file()
             return (manifests.add_events(table, events) if own else table), path.parent, name
+        if path.suffix.lower() in OTHER_FILES:
+            raise DataError(f"{path}: neither sound nor a table that can be read here. Data is {KINDS}.")
         return [{"file": path.name}], path.parent, path.name
     for suffix in manifests.SUFFIXES:
         if (path / f"metadata{suffix}").is_file():

@@ -39,7 +39,7 @@ def keep(table: Table, where: Iterable[str], source: str) -> Table:
         DataError: on an unknown column (naming the nearest one) or when no row is left.
     """
     columns = {name for row in table for name in row}
-    for condition in where:
+    for condition in [where] if isinstance(where, str) else where:
         column, wanted, values = parse(condition)
         if column not in columns:
             raise DataError(f"{source}: --where {condition}: {unknown('column', column, columns)}")

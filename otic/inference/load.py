@@ -116,7 +116,7 @@ def find(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    if path.is_dir():
+    if path.is_dir() and name:
         if (path / WEIGHTS).is_file():
             return path / WEIGHTS
         found = sorted(p for p in path.iterdir() if p.suffix in ENDINGS)
@@ -135,6 +135,6 @@ def find(name: str) -> Path | None:
             f"{name}: an address. Give the path of the downloaded file; a model of the hub is owner/name."
         )
     if path.suffix in ENDINGS or any(sign in name for sign in PLACES):
-        what = "a link to what is not there" if path.is_symlink() else "there is no such file or folder"
+        what = "a link to what is not there" if path.is_symlink() else "no file or folder of this name"
         raise WeightsError(f"{name}: {what} (seen from {Path.cwd()}). Check the path.")
     raise WeightsError("no file or folder of this name, and " + unknown("model", name, CATALOGUE))

@@ -46,6 +46,14 @@ def test_a_manifest_that_lies_about_lengths(tmp_path):
     assert [f.id for f in report.bad] == ["gone.wav"]
 
 
+def test_events_after_the_end_are_told(tmp_path):
+    tone(tmp_path / "a.wav", seconds=1.0)
+    write_csv(tmp_path / "metadata.csv", [{"file": "a.wav", "label": "x", "onset": "0.5", "offset": "9"}])
+    assert [(f.kind, f.reason) for f in check(tmp_path).warned] == [
+        ("event_outside", "an event ends at 9 s, but there are 1.00 s")
+    ]
+
+
 def test_a_broken_link_is_listed_as_skipped(tmp_path):
     tone(tmp_path / "a.wav")
     (tmp_path / "dangling.wav").symlink_to(tmp_path / "nothing")

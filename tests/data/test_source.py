@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sources_for_tests import RATE, tone, write_csv
 
-from otic.core.errors import DataError
+from otic.core.errors import DataError, OticWarning
 from otic.data import manifests
 from otic.data.rows import training
 from otic.data.source import open_source
@@ -292,3 +292,84 @@ def test_words_are_learned_from_the_training_split_alone():
     assert training(kept) is kept
     test_only = whole.subset([i for i, row in enumerate(whole.rows) if row.split == "test"])
     assert training(test_only) is test_only, "no split train: all of it"
+
+
+def listed(tmp_path, text, name="list.csv"):
+    tone(tmp_path / "a.wav")
+    tone(tmp_path / "b.wav")
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file;label\na.wav;x\n", "';' between its columns. Save it with commas"),
+        ("file;caption\na.wav;one, two\n", "';' between its columns"),
+        ("file\tlabel\na.wav\tx\n", r"'\\t' between its columns"),
+        ("file,label\na.wav,x\n".encode("utf-16"), "UTF-16. Save it as UTF-8"),
+        ('file,caption\na.wav,"one\nb.wav,two\n', "unexpected end of data. Is a quote left open"),
+        ("name,label\na.wav,x\n", "It has: label, name. Rename the one that names the sounds"),
+        ("file,onset\na.wav,1\n", "row 1: offset is missing"),
+        ("file,onset,offset\na.wav,0,inf\n", "row 1: offset 'inf' is no number of seconds"),
+        ('file,onset,offset\na.wav,"0,1",1\n', "row 1: onset '0,1' is no number of seconds"),
+        ("file,duration\na.wav,-1\n", "row 1: duration '-1' is no number of seconds"),
+        ("file,duration\na.wav,nan\n", "row 1: duration 'nan' is no number of seconds"),
+    ],
+)
+def test_a_csv_that_cannot_be_meant_so_says_what_to_mend(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        open_source(listed(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"file": ', r"line 2: cannot be read as jsonl: .*One object a line"),
+        ("[" * 99999, "line 2: cannot be read as jsonl"),
+        ('{"file": "a.wav", "events": "junk"}', r"row 2: events 'junk': expected \[\[onset"),
+        ('{"file": "a.wav", "events": 5}', "row 2: events '5'"),
+        ('{"file": "a.wav", "events": [1]}', r"row 2: events '\[1\]'"),
+        ('{"file": "a.wav", "events": [[1]]}', "row 2: offset is missing"),
+    ],
+)
+def test_a_damaged_line_of_json_is_named(tmp_path, line, message):
+    with pytest.raises(DataError, match=message):
+        open_source(listed(tmp_path, '{"file": "b.wav"}\n' + line + "\n", "list.jsonl"))
+
+
+def test_empty_rows_and_empty_labels_are_no_rows_and_no_labels(tmp_path):
+    assert len(open_source(listed(tmp_path, "file,label\na.wav,x\n,\n , \n"))) == 1
+    source = open_source(listed(tmp_path, '{"file": "a.wav", "label": ["x", null]}\n', "list.jsonl"))
+    assert source.classes == ["x"]
+
+
+def test_parquet_with_bytes(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    tone(tmp_path / "a.wav")
+    parquet.write_table(pa.table({"file": [b"a.wav"], "more": [{"bytes": b"\x00"}]}), tmp_path / "list.parquet")
+    assert [row.id for row in open_source(tmp_path / "list.parquet").rows] == ["a.wav"]
+    parquet.write_table(pa.table({"audio": [{"path": "a.wav", "bytes": b"\x00"}]}), tmp_path / "list.parquet")
+    with pytest.raises(DataError, match=r"no column 'file'.*It has: audio"):
+        open_source(tmp_path / "list.parquet")
+
+
+def test_stretches_that_nobody_obeys_are_told(tmp_path):
+    with pytest.warns(OticWarning, match="'start' and 'end' are kept as plain columns"):
+        source = open_source(listed(tmp_path, "file,start,end\na.wav,0,1\n"))
+    assert source.rows[0].extra == {"start": "0", "end": "1"}
+
+
+def test_other_files_are_no_sounds(tmp_path):
+    with pytest.raises(DataError, match=r"list\.tsv: neither sound nor a table that can be read here. Data is"):
+        open_source(listed(tmp_path, "file\tlabel\n", "list.tsv"))
+
+
+def test_names_as_people_give_them(tmp_path, monkeypatch):
+    listed(tmp_path, "file,fold\na.wav,1\nb.wav,2\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [row.id for row in open_source("~/list.csv", where="fold=2").rows] == ["b.wav"]
+    with pytest.raises(DataError, match="empty name"):
+        open_source("")

@@ -297,6 +297,8 @@ def test_converted_files_read_back_and_need_nothing_else(kind, tmp_path):
     assert (loaded.bank is None) == ("fused" in kind) and done.left_out and "tokenizer=FOLDER" in done.tokenizer
     with pytest.raises(WeightsError, match="already"):
         convert(done.file, tmp_path / "again")
+    with pytest.raises(ConfigError, match="a file; the weights go into a folder"):
+        convert(tmp_path / "file.pt", tmp_path / "config.json")
 
 
 def test_a_converted_file_carries_its_tokenizer_and_says_what_it_left_out(tmp_path, capsys):

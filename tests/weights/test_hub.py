@@ -97,11 +97,12 @@ def test_catalogue_entries_are_complete():
     ("name", "message"),
     [
         ("runs/nothing", "runs/nothing: no such folder here; not in the local cache"),
-        ("./nothing", r"\./nothing: there is no such file or folder"),
-        ("nothing.safetensors", "there is no such file or folder"),
+        ("./nothing", r"\./nothing: no file or folder of this name"),
+        ("nothing.safetensors", "no file or folder of this name"),
         ("gone.pt", "a link to what is not there"),
         ("https://hf.co/o/x", "an address.*owner/name"),
         ("eat-base-30", "Did you mean 'eat-base-30ep'"),
+        ("", "no file or folder of this name"),
         ("empty", r"this folder holds no model\.safetensors\. Name"),
     ],
 )
