@@ -37,9 +37,9 @@ def compare(
     data: str, features: Mapping[str, Features], task: Task, protocol: str, *, ids: Sequence[str], seed: int
 ) -> tuple[list[Score], list[Difference], list[View]]:
     """All models under one protocol on one data set."""
-    sizes = [len(split.test) for split in task.splits]
+    truth = _parts([task.truth[split.test] for split in task.splits], task)
+    sizes = list(map(len, truth))
     draws = bootstrap.resample(sizes, seed)
-    truth = [task.truth[split.test] for split in task.splits]
     once = [np.ones((1, n)) for n in sizes]
     labels_used = max(len(split.train) for split in task.splits)
     scores, views = [], []
@@ -58,7 +58,7 @@ def compare(
             )
         )  # fmt: skip
         for name in MULTI if task.multi else SINGLE:
-            said = list(outcome.scores)
+            said = _parts(outcome.scores, task)
             folds = bootstrap.fold_values(METRICS[name], said, truth, once)[:, 0]
             spread = bootstrap.fold_values(METRICS[name], said, truth, draws).mean(0)
             value = float(folds.mean())
@@ -71,6 +71,11 @@ def compare(
                 )
             )  # fmt: skip
     return scores, differences(data, protocol, list(features), resampled), views
+
+
+def _parts(folds: Sequence[np.ndarray], task: Task) -> list[np.ndarray]:
+    """What is scored by itself: each fold, or all of them where they are small."""
+    return [np.concatenate(folds)] if task.together else list(folds)
 
 
 def _config(reader: probe.Probe, outcome: probe.Outcome, found: Features) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Who is trained on and who is tested on: read from the rows, never from the test labels.
 
-k folds where a fold column says so, train / (valid) / test where a split column does, else five stratified folds.
+k folds where a fold column says so, train / (valid) / test where a split column does, else five folds: speakers and
+other groups stay whole where that leaves each class to train on, else stratified.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -26,6 +27,7 @@ GROUPS = (
     "recording",
 )  # columns whose values share a voice or a source
 INNER = 5
+FEW = 10  # clips: smaller folds are scored together, as a bootstrap inside of each can hardly vary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +50,17 @@ class Task:
     splits: tuple[Split, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def together(self) -> bool:
+        """Are the folds so small that they are scored as one?"""
+        return len(self.splits) > 1 and sum(len(s.test) for s in self.splits) < FEW * len(self.splits)
+
 
 def task(rows: Sequence[Row], seed: int = 0) -> Task:
     """The classes and divisions of a labelled data set; clips without a label take no part.
 
     Raises:
-        DataError: with fewer than two classes, or no way to train and test.
+        DataError: with fewer than two classes, no way to train and test, or no class in both parts.
     """
     classes = sorted({label for row in rows for label in row.labels})
     if len(classes) < 2:
@@ -63,13 +70,42 @@ def task(rows: Sequence[Row], seed: int = 0) -> Task:
     for i, row in enumerate(rows):
         truth[i, [column[label] for label in row.labels]] = 1
     splits, notes = _divide(rows, truth, seed)
-    return Task(
-        classes=tuple(classes),
-        truth=truth,
-        multi=any(len(row.labels) > 1 for row in rows),
-        splits=splits,
-        notes=notes,
-    )
+    notes = (*notes, *_unheard(truth, classes, splits), *_twice(rows, splits))
+    multi = any(len(row.labels) > 1 for row in rows)
+    question = Task(classes=tuple(classes), truth=truth, multi=multi, splits=splits, notes=notes)
+    if not question.together:
+        return question
+    return replace(question, notes=(*notes, f"{len(splits)} folds of fewer than {FEW} clips: scored together, as one"))
+
+
+def _unheard(truth: np.ndarray, classes: Sequence[str], splits: Sequence[Split]) -> list[str]:
+    """What cannot be found: labels of test clips that no clip has which their probe trains on."""
+    lost, whole, tested = np.zeros(len(classes), bool), 0, 0
+    for split in splits:
+        new = truth[split.train].sum(0) == 0
+        lost |= new & truth[split.test].any(0)
+        whole += int((truth[split.test][:, ~new] == 0).all(1).sum())
+        tested += len(split.test)
+    names = [name for name, gone in zip(classes, lost) if gone]
+    if whole == tested:
+        raise DataError(
+            f"no test clip has a label that its training clips have ({len(classes)} classes, {tested} test clips). "
+            "A probe needs clips of each class in both parts; numbers to be estimated are no classes."
+        )
+    some = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+    why = f"{len(names)} of {len(classes)} classes ({some}) are tested where no training clip has them"
+    return [f"{why}: {whole} of {tested} test clips cannot be found"] if names else []
+
+
+def _twice(rows: Sequence[Row], splits: Sequence[Split]) -> list[str]:
+    """Files listed more than once, on both sides of a split."""
+    files = [re.sub(r"#\d+$", "", row.id) for row in rows]
+    both = tested = 0
+    for split in splits:
+        known = {files[i] for i in split.train}
+        both += sum(files[i] in known for i in split.test)
+        tested += len(split.test)
+    return [f"{both} of {tested} test clips are trained on too: the same files are listed twice"] if both else []
 
 
 def _divide(rows: Sequence[Row], truth: np.ndarray, seed: int) -> tuple[tuple[Split, ...], tuple[str, ...]]:
@@ -83,15 +119,29 @@ def _divide(rows: Sequence[Row], truth: np.ndarray, seed: int) -> tuple[tuple[Sp
     if len(names) > 1:
         number = np.array([names.index(f) if f and ok else -1 for f, ok in zip(folds, labelled)])
         return _k_folds(number, names, truth), ()
-    note = f"no fold or split column: {INNER} stratified folds drawn with seed {seed}"
-    number = np.where(labelled, stratified(truth, INNER, seed), -1)
+    number, how = np.full(len(rows), -1), f"{INNER} stratified folds"
+    number[labelled], column = _drawn([row.extra for row in rows], np.flatnonzero(labelled), truth, seed)
+    if column:
+        how = f"{INNER} folds, each {column} whole in one,"
+    note = f"no folds, no train and test part: {how} drawn with seed {seed}"
     return _k_folds(number, [str(k + 1) for k in range(INNER)], truth), (note,)
+
+
+def _drawn(
+    extra: Sequence[dict[str, str]], ours: np.ndarray, truth: np.ndarray, seed: int
+) -> tuple[Int[np.ndarray, " n"], str]:
+    """A fold for each of these clips, and the column whose groups they keep whole."""
+    column, number = _grouped(extra, ours, ours[:0], seed)
+    repeated = bool(column) and len({extra[i][column] for i in ours}) < len(ours)
+    if repeated and all(len(set(number[has > 0])) > 1 for has in truth[ours].T):
+        return number, column
+    return stratified(truth, INNER, seed)[ours], ""
 
 
 def _values(column: Sequence[str | None], labelled: np.ndarray) -> list[str]:
     """The distinct values, numbers in their order (fold 10 after fold 9)."""
     found = {v for v, ok in zip(column, labelled) if v and ok}
-    return sorted(found, key=lambda v: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", v)])
+    return sorted(found, key=lambda v: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", v)])
 
 
 def _train_test(rows: Sequence[Row], truth: np.ndarray, kinds: np.ndarray, seed: int) -> Split:
@@ -104,8 +154,8 @@ def _train_test(rows: Sequence[Row], truth: np.ndarray, kinds: np.ndarray, seed:
         raise DataError(f"{len(train)} labelled training clips and {len(test)} test clips: both parts need some.")
     if valid.any() and not valid[train].all():
         return Split(name="test", train=train, test=test, held=valid[train][None])
-    number = _grouped([row.extra for row in rows], train, test, seed)
-    if number is None:
+    column, number = _grouped([row.extra for row in rows], train, test, seed)
+    if not column:
         number = stratified(truth[train], INNER, seed)
     return Split(name="test", train=train, test=test, held=_one_hot(number))
 
@@ -125,15 +175,16 @@ def _k_folds(number: np.ndarray, names: Sequence[str], truth: np.ndarray) -> tup
 
 def _grouped(
     extra: Sequence[dict[str, str]], train: np.ndarray, test: np.ndarray, seed: int
-) -> Int[np.ndarray, " n"] | None:
-    """Inner folds that keep groups whole, if the outer split does so too: choose as one will be tested."""
+) -> tuple[str, Int[np.ndarray, " n"]]:
+    """The first column of `GROUPS` that splits train from test, and folds of the training clips that keep its groups
+    whole; "" where none does. Inner folds are like the outer ones: choose as one will be tested."""
     for column in GROUPS:
         ours, theirs = ([extra[i].get(column, "") for i in part] for part in (train, test))
         names = sorted(set(ours))
         if all(names) and len(names) >= INNER and not set(names) & set(theirs):
             place = dict(zip(names, rng(seed, "groups").permutation(len(names)) % INNER))
-            return np.array([place[name] for name in ours])
-    return None
+            return column, np.array([place[name] for name in ours])
+    return "", np.zeros(0, int)
 
 
 def stratified(truth: Float[np.ndarray, "n c"], folds: int, seed: int) -> Int[np.ndarray, " n"]:

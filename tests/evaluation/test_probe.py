@@ -60,7 +60,7 @@ def test_the_better_features_are_chosen(question, name):
 @pytest.mark.parametrize("name", probe.PROBES)
 def test_labels_of_test_clips_change_nothing(rows, name):
     """The labels of the test part are shuffled: settings and scores stay what they were."""
-    question = task(rows(clips=90, split=lambda i: "test" if i % 3 == 0 else "train"))
+    question = task(rows(clips=90, classes=4, split=lambda i: "test" if i % 3 == 0 else "train"))
     x = vectors(question, 1.5)
     test = question.splits[0].test
     truth = question.truth.copy()

@@ -1,5 +1,7 @@
 """Who is trained on and who is tested on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -53,7 +55,7 @@ def test_inner_folds_keep_speakers_whole_only_where_the_test_does(rows, disjoint
 
 
 def test_a_column_of_other_values_named_as_split_gives_folds(rows):
-    question = task(rows(split=lambda i: ["ann", "bob", "cat"][i % 3]))
+    question = task(rows(classes=2, split=lambda i: ["ann", "bob", "cat"][i % 3]))
     assert [s.name for s in question.splits] == ["ann", "bob", "cat"]
 
 
@@ -63,6 +65,46 @@ def test_without_columns_five_folds_are_drawn_and_noted(rows):
     again, other = task(rows(), seed=7), task(rows(), seed=8)
     assert all(np.array_equal(a.test, b.test) for a, b in zip(question.splits, again.splits))
     assert not all(np.array_equal(a.test, b.test) for a, b in zip(question.splits, other.splits))
+
+
+def test_drawn_folds_keep_speakers_whole_where_each_class_has_several(rows):
+    speaker = [f"s{(i * 7) % 11}" for i in range(60)]
+    question = task(rows(extra=lambda i: {"speaker": speaker[i]}))
+    assert "each speaker whole" in question.notes[0]
+    for split in question.splits:
+        assert not {speaker[i] for i in split.train} & {speaker[i] for i in split.test}
+
+
+@pytest.mark.parametrize("speaker", [lambda i: f"s{i % 6}", lambda i: f"s{i}"])
+def test_drawn_folds_are_stratified_where_groups_are_classes_or_single_clips(rows, speaker):
+    question = task(rows(classes=6, extra=lambda i: {"speaker": speaker(i)}))
+    assert "stratified" in question.notes[0]
+    assert all(np.array_equal(a.test, b.test) for a, b in zip(question.splits, task(rows(classes=6)).splits))
+
+
+def test_classes_that_are_never_trained_on_are_noted(rows):
+    question = task(rows(split=lambda i: "train" if i % 3 != 2 and i % 2 else "test"))
+    assert question.notes == (
+        "1 of 3 classes (k2) are tested where no training clip has them: 20 of 40 test clips cannot be found",
+    )
+
+
+def test_files_on_both_sides_of_a_split_are_noted(rows):
+    listed = rows(clips=60, split=lambda i: "test" if i >= 40 else "train")
+    listed[45:48] = [replace(row, id=f"{listed[k].id}#2") for k, row in enumerate(listed[45:48])]
+    assert task(listed).notes == ("3 of 20 test clips are trained on too: the same files are listed twice",)
+    assert not task(rows(classes=2, split=half)).notes
+
+
+def test_small_folds_count_together(rows):
+    one_out = task(rows(clips=30, fold=str))
+    assert one_out.together and "scored together" in one_out.notes[-1]
+    assert not task(rows(clips=60, fold=lambda i: str(i % 4))).together
+    assert not task(rows(clips=12, classes=2, split=half)).together  # one part only
+
+
+def test_fold_names_may_hold_any_digit(rows):
+    assert len(task(rows(classes=2, fold=lambda i: "1²٣"[i % 3])).splits) == 3
 
 
 def test_clips_without_a_label_take_no_part(rows):
@@ -94,6 +136,8 @@ def half(i: int) -> str:
     [
         ({"classes": 1}, "two or more"),
         ({"labels": lambda i: ()}, "label column"),
+        ({"labels": lambda i: (f"{i / 7:.2f}",)}, "are no classes"),
+        ({"fold": lambda i: str(i % 3)}, "no test clip has a label"),
         ({"split": half, "labels": lambda i: () if half(i) == "train" else (f"k{i % 2}",)}, "0 labelled"),
     ],
 )
