@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,8 @@ def _kinds(protocols: Sequence[str]) -> tuple[list[str], list[str]]:
     for protocol in protocols:
         if protocol not in PROBES and protocol not in WORDS:
             raise ConfigError(unknown("protocol", protocol, [*PROBES, *WORDS]))
-    return [p for p in protocols if p in PROBES], [p for p in protocols if p in WORDS]
+    once = list(dict.fromkeys(protocols))
+    return [p for p in once if p in PROBES], [p for p in once if p in WORDS]
 
 
 def with_twins(
@@ -285,5 +287,12 @@ def _untrained(models: Mapping[str, Any], seed: int, words: bool = False) -> dic
 
 
 def _sources(data: Data, **options: Any) -> list[Source]:
+    """The data sets, opened; equal names get a number."""
     several = [data] if isinstance(data, str | Path | Source) else list(data)
-    return [d if isinstance(d, Source) else open_source(d, **options) for d in several]
+    opened = [d if isinstance(d, Source) else open_source(d, **options) for d in several]
+    names = [source.name for source in opened]
+    for k, name in enumerate(names):
+        if name in names[:k]:
+            opened[k] = copy(opened[k])
+            opened[k].name = f"{name}#{names[: k + 1].count(name)}"
+    return opened

@@ -28,7 +28,7 @@ class Score:
     value: float  # the mean of `folds`
     ci95: tuple[float, float]  # over the test clips, by bootstrap
     n_test: int  # clips tested, all folds together
-    folds: tuple[float, ...]  # the value of each fold, one for a train/test split
+    folds: tuple[float, ...]  # the value of each fold, one for a train/test split and for folds of few clips
     seed: int
     config: dict[str, Any]  # what was chosen on the training clips, and among what; how classes were asked for; chance
     labels_used: int  # labelled clips that the largest fit saw
@@ -139,7 +139,7 @@ class Results:
 
 def _cell(row: Score) -> str:
     k, digits = scale(row.metric), 2 if row.metric == "d_prime" else 1
-    return f"{k * row.value:.{digits}f} [{k * row.ci95[0]:.1f}, {k * row.ci95[1]:.1f}]"
+    return f"{k * row.value:.{digits}f} [{k * row.ci95[0]:.{digits}f}, {k * row.ci95[1]:.{digits}f}]"
 
 
 def align(grid: list[list[str]]) -> str:

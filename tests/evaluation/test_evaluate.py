@@ -1,6 +1,7 @@
 """The whole of `evaluate` on small data with a stand-in model: rows, intervals, baselines, files."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,30 @@ def test_several_models_and_data_sets_stand_side_by_side(model, tones):
     assert len(table) == 4 and table[0].split()[3] == "spectrum"
 
 
+def test_data_sets_of_one_name_are_told_apart_and_protocols_count_once(model, tones):
+    two = [tones(fold=lambda i: str(i % 4), labels=lambda i, k=k: (f"k{i % k}",)) for k in (5, 7)]
+    results = evaluate(model, two, protocols=["knn", "knn"], baselines=False)
+    assert [(r.data, r.metric) for r in results.rows] == [
+        (name, metric) for name in ("tones", "tones#2") for metric in ("accuracy", "uar")
+    ]
+    assert two[1].name == "tones"
+
+
+def test_leaving_one_clip_out_has_an_interval_and_a_true_recall(model, tones):
+    few = tones(clips=24, labels=lambda i: ("k0" if i % 4 else "k1",), fold=str)
+    results = evaluate(model, few, protocols=["knn"], pools=["noise"], baselines=False)
+    accuracy, uar = results.rows
+    (view,) = results.views
+    found = np.zeros(24)
+    for split, scores in zip(view.task.splits, view.scores):
+        found[split.test] = view.task.truth[split.test, scores.argmax(1)]
+    rare = np.arange(24) % 4 == 0
+    assert 0 < found.mean() < 1
+    assert accuracy.value == pytest.approx(found.mean()) and accuracy.n_test == 24
+    assert uar.value == pytest.approx((found[rare].mean() + found[~rare].mean()) / 2)
+    assert accuracy.ci95[0] < accuracy.value < accuracy.ci95[1]
+
+
 def test_without_baselines_the_model_is_alone(model, four_folds):
     assert {r.model for r in evaluate(model, four_folds, baselines=False).rows} == {"spectrum"}
 
@@ -88,8 +113,10 @@ def test_pooling_is_chosen_on_the_training_clips(model, four_folds):
 
 def test_several_labels_give_map_and_d_prime(model, tones):
     source = tones(clips=60, labels=lambda i: ("k0", "k2") if i % 3 == 0 else (f"k{i % 3}",))
-    rows = evaluate(model, source, protocols=["linear"]).rows
+    results = evaluate(model, source, protocols=["linear"])
+    rows = results.rows
     assert [r.metric for r in rows[:3]] == ["mAP", "d_prime", "accuracy"]
+    assert re.search(r"d_prime +-?\d\.\d\d \[-?\d\.\d\d, -?\d\.\d\d\] ", results.table())
     best = next(r for r in rows if (r.model, r.metric) == ("logmel-stats", "mAP"))
     assert best.value > 0.9
 
