@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 
+from otic.core.errors import ConfigError
+
 Precision = Literal["auto", "fp32", "bf16"]
 CPU = torch.device("cpu")
 
@@ -25,11 +27,16 @@ class World:
 
     @staticmethod
     def join(precision: Precision = "auto", device: str | None = None) -> World:
-        """Read `torchrun`'s variables and join its group (nccl on CUDA, gloo otherwise)."""
+        """Read `torchrun`'s variables and join its group (nccl on CUDA, gloo otherwise).
+
+        Raises:
+            ConfigError: on a device that is not there.
+        """
         rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         local = int(os.environ.get("LOCAL_RANK", 0))
-        name = device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu")
-        place = torch.device(name)
+        place = find_device(device)
+        if place.type == "cuda" and place.index is None:
+            place = torch.device("cuda", local)
         if place.type == "cuda":
             torch.cuda.set_device(place)
         if size > 1 and not dist.is_initialized():
@@ -71,6 +78,20 @@ class World:
 
 
 ALONE = World()  # one process on the CPU, in fp32
+
+
+def find_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of this name; None: a GPU when there is one.
+
+    Raises:
+        ConfigError: when it is not there.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch says so in both ways
+        raise ConfigError(f"device {name}: not here. Name another, as cpu, or leave it out.") from error
+    return device
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:

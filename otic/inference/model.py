@@ -22,7 +22,7 @@ from otic.audio.read import read
 from otic.audio.windows import starts
 from otic.core.errors import AudioError, ConfigError
 from otic.core.registry import unknown
-from otic.core.world import Precision, World, choose_dtype
+from otic.core.world import Precision, World, choose_dtype, find_device
 from otic.inference import compat, jobs
 from otic.inference.classifier import Classifier
 from otic.inference.embeddings import Embeddings, failure, join
@@ -77,7 +77,7 @@ class Model:
     ):
         self.card = card or {}
         self.options = from_card(self.card)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = find_device(device)
         self.encoder: Any = encoder.to(self.device).eval()
         self.frontend = frontend.to(self.device).eval()
         self.towers = None if towers is None else towers.to(self.device).eval()
