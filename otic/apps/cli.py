@@ -236,7 +236,7 @@ def embed(
     }  # fmt: skip
     for line in lines:
         note(line)
-    return Answer(document, kept + (f"; {len(lines)} inputs failed" if lines else ""), code)
+    return Answer(document, kept + (f"; {len(lines)} input{'s' * (len(lines) != 1)} failed" if lines else ""), code)
 
 
 def tag(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from otic.apps.progress import Progress
-from otic.audio.find import find
+from otic.audio.find import Found, find
 from otic.core.config import override
-from otic.core.errors import DataError
+from otic.core.errors import DataError, OticWarning
+from otic.core.text import printable
 from otic.core.world import Precision
 from otic.inference import files
 from otic.inference.load import load
@@ -56,19 +58,24 @@ def embed(
         try:
             return embed_to_file(ready, sources, out, level, options, progress=progress)
         except KeyboardInterrupt as stop:
+            if not Path(f"{out}.parts").exists():  # nothing was through
+                raise
             kept = f"{progress.done} of {len(sources)} files are kept in {out}.parts"
             raise KeyboardInterrupt(f"interrupted: {kept}; the same command goes on from there") from stop
 
 
 def list_files(audio: Sequence[str | Path]) -> list[Path]:
-    """The files that are named, and those in the folders that are named, in order.
+    """The files that are named, and those in the folders that are named, in order; what a scan leaves aside is told.
 
     Raises:
         DataError: when there are none.
     """
     out: list[Path] = []
     for path in map(Path, audio):
-        out += find(path).files if path.is_dir() else [path]
+        found = find(path) if path.is_dir() else Found(files=[path])
+        out += found.files
+        for aside, reason in found.skipped:
+            warnings.warn(OticWarning(f"{printable(aside)}: left aside, {reason}."), stacklevel=2)
     if not out:
         where = ", ".join(map(str, audio)) or "nothing was named"
         raise DataError(f"no audio files ({where}). Name files, or folders that hold some.")

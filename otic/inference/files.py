@@ -30,13 +30,15 @@ def check(path: str | Path) -> Path:
     """The path, when we can write its format.
 
     Raises:
-        ConfigError: on an unknown ending, or `.lance` without the package for it.
+        ConfigError: on an unknown ending, a folder, or `.lance` without the package for it.
     """
     path = Path(path)
     if path.suffix not in WRITERS:
         raise ConfigError(f"{path}: " + unknown("ending", path.suffix or path.name, WRITERS))
     if path.suffix == ".lance":
         _lancedb()
+    elif path.is_dir():
+        raise ConfigError(f"{path}: a folder. Name a file.")
     return path
 
 

@@ -1,7 +1,7 @@
 """A long embedding job that loses nothing: finished sources are set aside, and the same command goes on behind them.
 
-While it runs, `OUT.parts/` holds `job.json` (what is computed: model, options, inputs with size and date) and one file
-for each stretch of finished sources. At the end they are merged into OUT and removed.
+While it runs, `OUT.parts/` holds `job.json` (what is computed: model and options) and one file for each stretch of
+finished sources, with their names, sizes and dates. At the end they are merged into OUT and removed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 
 from otic.core.config import to_dict
+from otic.core.errors import OticWarning
 from otic.core.files import atomic, write_json
 from otic.inference import files
 from otic.inference.embeddings import Embeddings, join
@@ -51,7 +53,8 @@ def embed_to_file(
 ) -> Report:
     """Embed `sources` into `out` (`files.WRITERS` lists the endings).
 
-    Interrupted (Ctrl-C included), the sources that are through are kept; the same call then goes on behind them.
+    Interrupted (Ctrl-C included), the sources that are through are kept; the same call then goes on behind them, or
+    where `sources` first differ. That `out` can be written is tried before the work.
 
     Args:
         model: From `otic.load`.
@@ -62,23 +65,26 @@ def embed_to_file(
         progress: Called with (sources done, all sources).
 
     Raises:
-        ConfigError: on an ending that we do not write.
+        ConfigError: on an ending that we do not write, or a folder.
+        OSError: where nothing can be written.
     """
     out, options = files.check(out), options or model.options
     meta = {"card": to_dict(model.card), "level": level, "options": to_dict(options)}
     job = {**meta, "weights": _digest(model.encoder)}
     ledger = Ledger(out.with_name(out.name + ".parts"), sources, job)
     resumed = ledger.done
-    progress(resumed, len(sources))
     try:
+        progress(resumed, len(sources))
         for e in model.stream(sources[resumed:], level, options):
             ledger.add(e)
             progress(ledger.done, len(sources))
+        failed, dim = ledger.failed(), ledger.dim()
+        rows = files.write(out, ledger.parts(), dim, meta) if dim else 0
     except BaseException:
         ledger.flush()
+        if not ledger.done:
+            ledger.remove()
         raise
-    failed, dim = ledger.failed(), ledger.dim()
-    rows = files.write(out, ledger.parts(), dim, meta) if dim else 0
     ledger.remove()
     return Report(rows, dim, resumed, failed)
 
@@ -88,14 +94,19 @@ class Ledger:
 
     def __init__(self, folder: Path, sources: Sequence[Path], job: Mapping[str, Any]):
         self.folder, self._names = folder, [os.fspath(s) for s in sources]
-        self._job = {"job": _fingerprint(sources, job)}
+        self._identities = [_identity(name) for name in self._names]  # now: one may change once it is read
         self._fresh: list[Embeddings] = []
         self._since, self._bytes = time.monotonic(), 0
         self._stored: list[Path] = []
-        if self._read_job() == self._job:
-            self._stored = _unbroken(folder)
-        else:
+        own = {"job": hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()}
+        before = self._read_job()
+        if before == own:
+            self._stored = self._unbroken()
+        elif before is not None and any(folder.glob("*-*.npz")):
+            warnings.warn(OticWarning(f"{folder}: of another model or other options; begun anew."), stacklevel=3)
+        if not self._stored:
             self.remove()
+            write_json(folder / "job.json", own)
         self._flushed = _stop(self._stored[-1]) if self._stored else 0
 
     @property
@@ -114,10 +125,8 @@ class Ledger:
         self._since, self._bytes = time.monotonic(), 0
         if not self._fresh:
             return
-        if not self._stored:
-            write_json(self.folder / "job.json", self._job)
         path = self.folder / f"{self._flushed:09d}-{self.done:09d}.npz"
-        _store(path, self._fresh, first=self._flushed)
+        _store(path, self._fresh, self._flushed, self._inputs(self._flushed, self.done))
         self._stored.append(path)
         self._flushed, self._fresh = self.done, []
 
@@ -141,6 +150,21 @@ class Ledger:
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
+    def _unbroken(self) -> list[Path]:
+        """The stretches of the same sources from 0 on, without a gap."""
+        chain: list[Path] = []
+        for path in sorted(self.folder.glob("*-*.npz")):
+            start, stop = _start(path), _stop(path)
+            if start == (_stop(chain[-1]) if chain else 0) and stop <= len(self._names):
+                with np.load(path) as part:
+                    if str(part["inputs"]) == self._inputs(start, stop):
+                        chain.append(path)
+        return chain
+
+    def _inputs(self, start: int, stop: int) -> str:
+        """What tells the sources from `start` to `stop` from others."""
+        return hashlib.sha256(b"\0".join(self._identities[start:stop])).hexdigest()
+
     def _read_job(self) -> Any:
         try:
             return json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
@@ -154,21 +178,17 @@ class Ledger:
             return Embeddings(part["vectors"], part["spans"], names, failed)
 
 
-def _store(path: Path, parts: Sequence[Embeddings], first: int) -> None:
+def _store(path: Path, parts: Sequence[Embeddings], first: int, inputs: str) -> None:
     e = join(parts, 0)
     owner = np.repeat(np.arange(first, first + len(parts)), [len(p) for p in parts])
     failed = [(first + k, reason) for k, p in enumerate(parts) for _, reason in p.failed]
     with atomic(path) as part, part.open("wb") as file:
-        np.savez(file, vectors=e.vectors, spans=e.spans, owner=owner, failed=np.array(json.dumps(failed)))
+        texts: dict[str, Any] = {"failed": np.array(json.dumps(failed)), "inputs": np.array(inputs)}
+        np.savez(file, vectors=e.vectors, spans=e.spans, owner=owner, **texts)
 
 
-def _unbroken(folder: Path) -> list[Path]:
-    """The stretches from source 0 on, without a gap."""
-    chain: list[Path] = []
-    for path in sorted(folder.glob("*-*.npz")):
-        if int(path.stem.split("-")[0]) == (_stop(chain[-1]) if chain else 0):
-            chain.append(path)
-    return chain
+def _start(path: Path) -> int:
+    return int(path.stem.split("-")[0])
 
 
 def _stop(path: Path) -> int:
@@ -182,14 +202,10 @@ def _digest(encoder: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _fingerprint(sources: Sequence[Path], job: Mapping[str, Any]) -> str:
-    """Of all that the vectors depend on: weights, card, options, and name, size and date of every input."""
-    digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode())
-    for source in sources:
-        try:
-            stat = os.stat(source)
-            digest.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode())
-        except OSError:
-            digest.update(b"missing ")
-        digest.update(os.fsencode(source) + b"\0")
-    return digest.hexdigest()
+def _identity(source: str) -> bytes:
+    """Name, size and date."""
+    try:
+        stat = os.stat(source)
+        return f"{stat.st_size} {stat.st_mtime_ns} ".encode() + os.fsencode(source)
+    except OSError:
+        return b"missing " + os.fsencode(source)

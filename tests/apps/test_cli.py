@@ -203,6 +203,20 @@ def test_some_failed_is_1_and_all_failed_is_2(cli, weights, sounds, tmp_path):
     assert code == 2 and not (tmp_path / "y.parquet").exists() and "bad.wav" in err
 
 
+def test_embed_tells_what_a_scan_leaves_aside(cli, weights, sounds, tmp_path):
+    (sounds / "gone.wav").symlink_to("nowhere.wav")
+    code, out, err = cli("embed", weights, sounds, "--out", tmp_path / "x.parquet")
+    assert code == 0 and "x.parquet: 2 vectors" in out
+    assert f"warning: {sounds / 'gone.wav'}: left aside, a link to nothing." in err
+
+
+@pytest.mark.parametrize("device", ["quux", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(cli, weights, sounds, tmp_path, device):
+    for args in (["embed", weights, sounds], ["pretrain", "eat_tiny", "--data", sounds, "--steps", "1"]):
+        code, _, err = cli(*args, "--out", tmp_path / "x.npz", "--device", device, "--quiet")
+        assert code == 2 and err.startswith(f"otic: device {device}: not here.") and err.count("\n") == 1
+
+
 def test_evaluate_names_a_bad_file_once(cli, weights, tmp_path):
     rows = ["file,label"]
     for i in range(8):

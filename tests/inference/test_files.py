@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import soundfile
 
-from otic.core.errors import ConfigError
+from otic.core.errors import ConfigError, OticWarning
+from otic.core.files import atomic
 from otic.core.seeds import rng
 from otic.inference import files, tofile
 from otic.inference.embeddings import Embeddings, join
@@ -174,7 +176,77 @@ def test_a_changed_job_starts_anew(model, make_model, clips, tmp_path, change):
     if change == "input":
         soundfile.write(clips[0], 0.1 * rng("other").standard_normal(RATE), RATE)
     other = make_model({"name": "tiny"}, depth=2) if change == "weights" else model
-    assert embed_to_file(other, clips, out, options=options).resumed == 0
+    told = pytest.warns(OticWarning, match=r"x\.parquet\.parts: of another model or other options; begun anew\.")
+    with nullcontext() if change == "input" else told:
+        assert embed_to_file(other, clips, out, options=options).resumed == 0
+
+
+@pytest.mark.parametrize("change", ["added", "changed", "removed"])
+def test_what_stands_before_a_change_is_kept(model, clips, tmp_path, monkeypatch, change):
+    monkeypatch.setattr(tofile, "EVERY_SECONDS", 0.0)  # every source to the disk at once
+    out = tmp_path / "x.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        embed_to_file(model, clips, out, progress=stop_after(5))
+    if change == "removed":
+        clips = [c for c in clips if c != clips[4]]
+    else:
+        new = clips[4] if change == "changed" else clips[4].with_name("3b.wav")
+        soundfile.write(new, 0.1 * rng("other").standard_normal(RATE), RATE)
+        clips = sorted({*clips, new})
+    assert embed_to_file(model, clips, out).resumed == 4
+    expected = model.embed(clips)
+    vectors, _, names, _ = read_back(out)
+    assert np.abs(vectors - expected.vectors).max() <= 1e-5 and names == list(expected.files)
+    assert not (tmp_path / "x.parquet.parts").exists()
+
+
+def test_a_clip_that_changes_once_it_is_read_is_read_again(model, clips, tmp_path):
+    def progress(done, total):
+        if done == 4:
+            soundfile.write(clips[1], 0.1 * rng("other").standard_normal(RATE), RATE)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_to_file(model, clips, tmp_path / "x.npz", progress=progress)
+    assert embed_to_file(model, clips, tmp_path / "x.npz").resumed == 0
+
+
+def test_what_cannot_be_written_is_said_before_the_work(model, clips, tmp_path, monkeypatch):
+    (tmp_path / "d.parquet").mkdir()
+    with pytest.raises(ConfigError, match=r"d\.parquet: a folder\."):
+        embed_to_file(model, clips, tmp_path / "d.parquet")
+    monkeypatch.setattr(model, "stream", None)  # not reached
+    with pytest.raises(OSError, match="Not a directory"):
+        embed_to_file(model, clips, clips[0] / "x.parquet")
+
+
+def test_a_job_whose_last_write_fails_loses_nothing(model, clips, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "x.npz"
+    with monkeypatch.context() as patched:
+        patched.setitem(files.WRITERS, ".npz", full)
+        with pytest.raises(OSError, match="No space left"):
+            embed_to_file(model, clips, out)
+    assert embed_to_file(model, clips, out).resumed == 6
+
+
+def test_a_job_that_did_nothing_leaves_nothing(model, clips, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        embed_to_file(model, clips, tmp_path / "x.npz", progress=stop_after(0))
+    assert not (tmp_path / "x.npz.parts").exists()
+
+
+def test_the_system_speaks_of_the_file_that_was_named(tmp_path):
+    for broken in (OSError(28, "No space left on device"), OSError("Detail: no space")):
+        with pytest.raises(OSError, match="space") as caught, atomic(tmp_path / "x.npz"):
+            raise broken
+        assert caught.value.filename == str(tmp_path / "x.npz")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError) as caught, atomic(tmp_path / "taken") as part:
+        part.write_bytes(b"x")
+    assert caught.value.filename == str(tmp_path / "taken")
 
 
 def test_nothing_usable_writes_nothing(model, clips, tmp_path):
