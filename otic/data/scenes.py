@@ -6,6 +6,8 @@ strong labels, `events.csv`.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from otic.audio.read import info, read
+from otic.audio.read import MAX_SECONDS, info, read
 from otic.audio.resample import resample
-from otic.core.errors import DataError
+from otic.core.errors import AudioError, DataError
 from otic.data import manifests
 from otic.data.rows import Probe, Row, Source
 from otic.data.where import Cell, Table, keep
@@ -58,10 +60,11 @@ def open_scenes(
     named: Table = [
         {**row, "file": row["scene_id"], "events": strong[str(row["scene_id"])]} for row in keep(table, where, name)
     ]
+    _check_scenes(named, name)
     rows, ids = manifests.rows(named, name, label_column=label_column, split_column=split_column)
     root = _root(folder, [str(row["file"]) for row in layers])
     recipe: dict[str, list[Layer]] = defaultdict(list)
-    for row in sorted(layers, key=lambda row: int(str(row.get("layer", 0)))):
+    for row in sorted(layers, key=lambda row: _number(row, "layer") if "layer" in row else 0.0):
         recipe[str(row["scene_id"])].append(_layer(row, root))
     empty = [scene for scene in ids if not recipe[scene]]
     if empty:
@@ -72,28 +75,51 @@ def open_scenes(
 
 def _table(folder: Path, file: str, columns: Sequence[str]) -> Table:
     table = manifests.read_table(folder / file)
-    missing = [c for c in columns if c not in table[0]]
-    if missing:
-        raise DataError(f"{folder.name}/{file}: no column {missing[0]!r}. It has: {', '.join(sorted(table[0]))}.")
+    there = {column for row in table for column in row}
+    for column in columns:
+        if column not in there:
+            raise DataError(f"{folder.name}/{file}: no column {column!r}. It has: {', '.join(sorted(there))}.")
+        for number, row in enumerate(table, 1):
+            if column not in row:
+                raise DataError(f"{folder.name}/{file}, row {number}: {column} is empty.")
     return table
 
 
-def _layer(row: Mapping[str, Cell], root: Path) -> Layer:
-    numbers = {}
-    for field, column in (
-        ("first", "src_start"),
-        ("last", "src_end"),
-        ("onset", "onset"),
-        ("gain_db", "gain_db"),
-        ("fade", "fade_s"),
-    ):
-        try:
-            numbers[field] = float(str(row[column]))
-        except (KeyError, ValueError):
+def _check_scenes(table: Table, name: str) -> None:
+    """Each scene is there once, and lasts."""
+    seen = set()
+    for row in table:
+        scene = str(row["scene_id"])
+        if scene in seen:
+            raise DataError(f"{name}/scenes.csv: scene {scene} is there twice. Give each a scene_id of its own.")
+        if not 0 < _number(row, "duration_s", "scenes.csv") <= MAX_SECONDS:
             raise DataError(
-                f"layers.csv, scene {row['scene_id']}: {column} {row.get(column)!r} is not a number."
-            ) from None
-    return Layer(path=root / str(row["file"]), **numbers)
+                f"{name}/scenes.csv, scene {scene}: duration_s {row['duration_s']}: more than 0 and at most "
+                f"{MAX_SECONDS:g} seconds."
+            )
+        seen.add(scene)
+
+
+def _layer(row: Mapping[str, Cell], root: Path) -> Layer:
+    first, last, onset, gain_db, fade = (
+        _number(row, column) for column in ("src_start", "src_end", "onset", "gain_db", "fade_s")
+    )
+    if not 0 <= first < last or onset < 0 or fade < 0:
+        raise DataError(
+            f"layers.csv, scene {row['scene_id']}: {first:g} to {last:g} s of {row['file']}, onset {onset:g} s, fade "
+            f"{fade:g} s: none may be negative, and src_end comes after src_start."
+        )
+    return Layer(path=root / str(row["file"]), first=first, last=last, onset=onset, gain_db=gain_db, fade=fade)
+
+
+def _number(row: Mapping[str, Cell], column: str, file: str = "layers.csv") -> float:
+    try:
+        number = float(str(row[column]))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{file}, scene {row['scene_id']}: {column} {row[column]!r} is not a number.")
+    return number
 
 
 def _root(folder: Path, files: Sequence[str]) -> Path:
@@ -111,8 +137,17 @@ def _root(folder: Path, files: Sequence[str]) -> Path:
 def _rate(folder: Path, recordings: Iterable[Path]) -> int:
     """The working rate: as `render_check.csv` states it, else the lowest rate among the recordings."""
     if (folder / "render_check.csv").is_file():
-        return int(str(manifests.read_table(folder / "render_check.csv")[0]["sample_rate"]))
-    return min(info(path).rate for path in recordings if path.exists())
+        said = str(_table(folder, "render_check.csv", ("sample_rate",))[0]["sample_rate"])
+        if not said.isdecimal() or not int(said):
+            raise DataError(f"{folder.name}/render_check.csv: sample_rate {said!r} is no number of Hz.")
+        return int(said)
+    rates = set()
+    for path in recordings:
+        with contextlib.suppress(AudioError):  # what cannot be read is named with the scene that it is for
+            rates.add(info(path).rate)
+    if not rates:
+        raise DataError(f"{folder}: none of its recordings can be read. Look at them with otic data check.")
+    return min(rates)
 
 
 class Scenes(Source):
@@ -154,6 +189,11 @@ class Scenes(Source):
         scene = np.zeros(round(seconds * self.rate))
         for layer in self.layers[i]:
             piece = self._clip(layer.path)[round(layer.first * self.rate) : round(layer.last * self.rate)]
+            if not len(piece):
+                raise AudioError(
+                    f"{layer.path}: it ends before {layer.first:g} s, where scene {self.rows[i].id} takes a piece.",
+                    "too_short",
+                )
             piece = piece * 10 ** (layer.gain_db / 20)
             n = min(round(layer.fade * self.rate), len(piece) // 2)
             ramp = np.arange(n) / max(n, 1)

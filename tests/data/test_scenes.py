@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from sources_for_tests import write_csv
 
-from otic.core.errors import DataError
+from otic.core.errors import AudioError, DataError
 from otic.data.source import open_source
 
 
@@ -106,3 +106,44 @@ def test_errors_name_the_file_and_the_column(recipe):
     (recipe.parent / "sounds/one.wav").rename(recipe.parent / "sounds/two.wav")
     with pytest.raises(DataError, match="none of its recordings exists"):
         open_source(recipe)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("scenes", "s2,0.1", "s1,0.1", r"scenes\.csv: scene s1 is there twice"),
+        ("scenes", "s2,0.1", "s2,", r"scenes\.csv, row 2: duration_s is empty"),
+        ("scenes", "s2,0.1", "s2,0", r"scene s2: duration_s 0: more than 0"),
+        ("scenes", "s2,0.1", "s2,1e12", r"scene s2: duration_s 1e12: more than 0 and at most 14400 s"),
+        ("layers", "s2,0,one.wav", ",0,one.wav", r"layers\.csv, row 3: scene_id is empty"),
+        ("layers", "s2,0,one.wav", "s2,0,", r"layers\.csv, row 3: file is empty"),
+        ("layers", "s2,0,", "s2,first,", r"layers\.csv, scene s2: layer 'first' is not a number"),
+        ("layers", "-20,1", "nan,1", r"layers\.csv, scene s2: gain_db 'nan' is not a number"),
+        ("layers", "0.02,-20", "-0.02,-20", r"scene s2: .* onset -0\.02 s.*none may be negative"),
+        (
+            "layers",
+            "0,0.01,0.02",
+            "0.5,0.4,0.02",
+            r"scene s2: 0\.5 to 0\.4 s of one\.wav.*src_end comes after src_start",
+        ),
+        ("render_check", "", "scene_id,sample_rate\ns1,x\n", "sample_rate 'x' is no number of Hz"),
+        ("events", "", "scene_id,onset,offset,event_label\ns1,0,1,a\ns1,,1,a\n", r"events\.csv, row 2: onset is empty"),
+    ],
+)
+def test_a_damaged_row_is_named(recipe, file, old, new, message):
+    path = recipe / f"{file}.csv"
+    text = path.read_text() if path.exists() else ""
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(DataError, match=message):
+        open_source(recipe)
+
+
+def test_one_bad_recording_spoils_its_own_scenes_only(recipe):
+    (recipe.parent / "sounds/two.wav").write_bytes(b"")
+    path = recipe / "layers.csv"
+    path.write_text(path.read_text().replace("s2,0,one.wav", "s2,0,two.wav").replace("0.4,0.9", "7,8"))
+    source = open_source(recipe)
+    with pytest.raises(AudioError, match="an empty file"):
+        source.read(1, 1000)
+    with pytest.raises(AudioError, match=r"one\.wav: it ends before 7 s, where scene s1 takes a piece"):
+        source.read(0, 1000)
