@@ -86,6 +86,8 @@ def evaluate(
     speaking = dict(named)
     if baselines and probes:
         readings["logmel-stats"], named["logmel-stats"] = [Reading()], LogMelStats()
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)  # fails now rather than after all the work
     results = Results()
     results.mark({name: model.card for name, model in named.items()})
     for source in _sources(data, label_column=label_column, split_column=split_column, where=where):
@@ -96,8 +98,9 @@ def evaluate(
             ask(results, source, speaking, asked, wording, seed, quiet)
         if len(results.rows) == before:
             raise DataError(f"{source.name}: nothing to score. {' '.join(results.notes[-len(asked) :])}")
+        if out is not None:
+            results.write(Path(out) / "results.json")  # what is done is kept, whatever comes next
     if out is not None:
-        results.write(Path(out) / "results.json")
         write_report(results, Path(out) / "report.html")
     return results
 

@@ -64,7 +64,8 @@ def task(rows: Sequence[Row], seed: int = 0) -> Task:
     """
     classes = sorted({label for row in rows for label in row.labels})
     if len(classes) < 2:
-        raise DataError(f"{len(classes)} classes: a probe needs two or more. Is the label column the right one?")
+        few = "one class" if classes else "no classes"
+        raise DataError(f"{few}: a probe needs two or more. Is the label column the right one?")
     column = {name: k for k, name in enumerate(classes)}
     truth = np.zeros((len(rows), len(classes)))
     for i, row in enumerate(rows):

@@ -147,6 +147,17 @@ def test_files_are_written_as_the_contract_says(model, four_folds, tmp_path: Pat
     assert "logmel-stats" in page and "spectrum" in page
 
 
+def test_what_is_scored_is_kept_and_a_bad_folder_is_told_before_the_work(model, four_folds, tones, tmp_path):
+    with pytest.raises(DataError, match="two or more"):
+        evaluate(model, [four_folds, tones(classes=1)], protocols=["knn"], baselines=False, out=tmp_path)
+    document = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert {row["data"] for row in document["rows"]} == {"tones"}
+    before = four_folds.reads
+    with pytest.raises(FileExistsError):
+        evaluate(model, four_folds, out=tmp_path / "results.json")
+    assert four_folds.reads == before
+
+
 def test_an_unknown_protocol_names_the_nearest(model, four_folds):
     with pytest.raises(ConfigError, match="Did you mean 'linear'"):
         evaluate(model, four_folds, protocols=["liner"])

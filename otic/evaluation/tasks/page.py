@@ -38,6 +38,15 @@ Beside the model stand the same towers untrained, and what guessing gives. Inter
   against the model. Clips without captions take no part.
 - **choice**: the share of captions nearer to their clip than its `hard_negative`, apart for each `negative_kind`
   (`choice_order`, `choice_class`); a tie counts half, so guessing gives .5.
+
+Two more protocols need labels and no words; beside the model stand its untrained twin and log-mel statistics:
+
+- **linear**, **knn**: probes of the frozen vectors, logistic regression and votes of the nearest training clips. Their
+  settings are chosen by cross-validation inside the training clips; test clips are looked at once. Folds and parts are
+  those of the columns `fold` and `split`. Without them five folds are drawn: each `speaker` (`group`, `recording`, ...)
+  whole in one, if every class is then still trained on, else stratified. A value is the mean of the folds; folds of
+  fewer than 10 clips, as when one clip is left out at a time, are scored together, since a bootstrap inside of each
+  could hardly vary. Classes that are tested and never trained on, and files on both sides of a split, are noted.
 """
 
 
