@@ -117,6 +117,8 @@ def refusal(file: Opened, kind: str, reason: str) -> AudioError:
         )
     if kind in ("aiff", "au", "flac", "ogg", "w64", "caf"):
         return AudioError(f"{name}: a damaged {kind.upper()} file ({reason}). Fetch or export it again.", "corrupt")
+    if file.head.startswith(b"version https://git-lfs"):
+        return AudioError(f"{name}: a pointer of git-lfs, not the sound itself. Fetch it: git lfs pull.", "not_fetched")
     return AudioError(
         f"{name}: not a sound format known here ({reason}). Convert it to WAV or FLAC.", "unsupported_format"
     )

@@ -174,13 +174,16 @@ def read(
 
     Raises:
         AudioError: not to be used; its `kind` says why.
+        ConfigError: a stretch or a rate that is none.
 
     Warns:
         AudioWarning: usable, but truncated, silent, over full scale, ...; its `kind` says which.
     """
     _check_stretch(start, duration)
+    if rate is not None and rate < 1:
+        raise ConfigError(f"rate={rate}: a whole number of Hz, or None for the file's own.")
     with decoded(src, on_error=on_error, non_finite=non_finite) as sound:
-        old, new = sound.decoder.rate, rate or sound.decoder.rate
+        old, new = sound.decoder.rate, sound.decoder.rate if rate is None else rate
         _check_length(sound, start, duration, max_seconds)
         first, frames, skip, count = cut(start, duration, old, new)
         pieces = list(_within(sound, sound.mono(first, frames), max_seconds))

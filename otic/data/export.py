@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from otic.audio.containers import LEAST_RATE
 from otic.core.errors import AudioWarning, ConfigError, DataError
 from otic.core.files import atomic, write_json, write_text
 from otic.data.crops import clips
@@ -59,11 +60,13 @@ def write_folder(
         progress: Called with (clips done, clips in all).
 
     Raises:
-        ConfigError: on an unknown format.
+        ConfigError: on an unknown format, or a rate that is none.
         DataError: when `out` holds another data set, or no clip can be read.
     """
     if format not in FORMATS:
         raise ConfigError(f"format {format!r} is unknown. Known: {', '.join(FORMATS)}.")
+    if rate < LEAST_RATE:
+        raise ConfigError(f"rate={rate}: at least {LEAST_RATE} Hz make sound.")
     out = Path(out)
     _claim(source, out, rate, format)
     names = file_names(source.rows, format)
@@ -83,6 +86,8 @@ def write_folder(
 def _claim(source: Source, out: Path, rate: int, format: str) -> None:
     """Leave a mark of what is being written, or check that the mark there is ours."""
     digest = hashlib.sha256(repr((source.rows, rate, format)).encode("utf-8", "surrogateescape")).hexdigest()
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: a file, not a folder. Choose a new folder.")
     mark, mine = out / "origin.json", {"name": source.name, "clips": len(source), "rate": rate, "digest": digest}
     if mark.exists():
         try:
@@ -91,7 +96,8 @@ def _claim(source: Source, out: Path, rate: int, format: str) -> None:
             raise DataError(f"{mark}: not readable ({error}). Delete {out} or choose another folder.") from error
         if theirs != mine:
             raise DataError(
-                f"{out}: holds another data set ({theirs.get('name')}). Delete it or choose another folder."
+                f"{out}: holds another data set ({theirs.get('name')}, {theirs.get('clips')} clips). "
+                "Delete it or choose another folder."
             )
     elif out.exists() and any(out.iterdir()):
         raise DataError(f"{out}: is not empty. Choose a new folder.")

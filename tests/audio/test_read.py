@@ -361,6 +361,18 @@ def test_impossible_stretches(options):
         read((np.ones(16000, np.float32), 16000), **options)
 
 
+@pytest.mark.parametrize("rate", [0, -5])
+def test_rates_that_are_none(rate):
+    with pytest.raises(ConfigError, match="a whole number of Hz"):
+        read((np.zeros(100, np.float32), RATE), rate=rate)
+
+
+def test_a_pointer_of_git_lfs_is_told_from_a_sound(tmp_path):
+    (tmp_path / "a.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n")
+    with pytest.raises(AudioError, match="git lfs pull"):
+        read(tmp_path / "a.wav")
+
+
 def test_max_seconds():
     sound = (np.ones(32000, np.float32), 16000)
     with pytest.raises(AudioError, match="over the limit of 1 s"):

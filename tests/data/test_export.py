@@ -83,6 +83,10 @@ def test_other_folders_are_left_alone(tmp_path):
         write_folder(Corpus(clips=2), tmp_path / "a")
     with pytest.raises(ConfigError, match="format 'mp4' is unknown"):
         write_folder(Corpus(clips=2), tmp_path / "c", format="mp4")
+    with pytest.raises(ConfigError, match="rate=0: at least 1000 Hz"):
+        write_folder(Corpus(clips=2), tmp_path / "c", rate=0)
+    with pytest.raises(DataError, match=r"note\.txt: a file, not a folder"):
+        write_folder(Corpus(clips=2), tmp_path / "b/note.txt")
 
 
 def test_bad_clips_are_left_out_and_listed(tmp_path):
