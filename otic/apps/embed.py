@@ -72,7 +72,7 @@ def list_files(audio: Sequence[str | Path]) -> list[Path]:
     """
     out: list[Path] = []
     for path in map(Path, audio):
-        found = find(path) if path.is_dir() else Found(files=[path])
+        found = find(path) if os.path.isdir(path) else Found(files=[path])
         out += found.files
         for aside, reason in found.skipped:
             warnings.warn(OticWarning(f"{printable(aside)}: left aside, {reason}."), stacklevel=2)

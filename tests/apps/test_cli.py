@@ -203,6 +203,11 @@ def test_some_failed_is_1_and_all_failed_is_2(cli, weights, sounds, tmp_path):
     assert code == 2 and not (tmp_path / "y.parquet").exists() and "bad.wav" in err
 
 
+def test_a_path_too_long_for_the_system_stops_nothing(cli, weights, sounds, tmp_path):
+    code, out, err = cli("embed", weights, sounds, "a/" * 3000 + "x.wav", "--out", tmp_path / "x.parquet")
+    assert code == 1 and "x.parquet: 2 vectors of 32; 1 input failed" in out and "too long" in err
+
+
 def test_embed_tells_what_a_scan_leaves_aside(cli, weights, sounds, tmp_path):
     (sounds / "gone.wav").symlink_to("nowhere.wav")
     code, out, err = cli("embed", weights, sounds, "--out", tmp_path / "x.parquet")
