@@ -118,8 +118,9 @@ def sentence(results: Results) -> str:
             for b, some in common.items()
         ]
         if wins:
-            total = f" of {len(next(iter(common.values())))}" if alike else ""
-            out.append(f"{model} beats {' and '.join(wins)}{total} tasks by more than the 95 % interval.")
+            most = max(map(len, common.values()))
+            total = f"{f' of {most}' * alike} task{'s' * (most != 1)}"
+            out.append(f"{model} beats {' and '.join(wins)}{total} by more than the 95 % interval.")
     return " ".join(out) or f"{len(results.rows)} scores of {len(own)} models."
 
 

@@ -10,6 +10,7 @@ import pytest
 import otic
 from otic.apps.evaluate import evaluate
 from otic.core.errors import AudioWarning, ConfigError, DataError
+from otic.evaluation import scoreboard
 from otic.evaluation.results import Results
 
 KEYS = {
@@ -156,6 +157,11 @@ def test_what_is_scored_is_kept_and_a_bad_folder_is_told_before_the_work(model, 
     with pytest.raises(FileExistsError):
         evaluate(model, four_folds, out=tmp_path / "results.json")
     assert four_folds.reads == before
+
+
+@pytest.mark.parametrize("protocols, end", [(["knn"], "of 1 task by"), (["linear", "knn"], "of 2 tasks by")])
+def test_the_report_counts_the_tasks_won(model, four_folds, protocols, end):
+    assert end in scoreboard.sentence(evaluate(model, four_folds, protocols=protocols))
 
 
 def test_an_unknown_protocol_names_the_nearest(model, four_folds):
