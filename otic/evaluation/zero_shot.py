@@ -19,11 +19,12 @@ from otic.core.errors import DataError
 from otic.data.rows import Row
 from otic.evaluation.metrics import METRICS
 from otic.evaluation.retrieval import Statistic, Weights
-from otic.evaluation.splits import Split, Task
+from otic.evaluation.splits import FEW, Split, Task
 
 
 def question(rows: Sequence[Row], classes: Sequence[str]) -> Task:
-    """Which of these classes is each clip of? Folds are scored one by one; clips without a label take no part.
+    """Which of these classes is each clip of? Clips without a label take no part. Folds are scored one by one, small ones
+    together, as probes' are.
 
     Args:
         classes: All that may be named, those without a clip included.
@@ -42,7 +43,7 @@ def question(rows: Sequence[Row], classes: Sequence[str]) -> Task:
         )
     folds = [row.fold if ok else None for row, ok in zip(rows, labelled)]
     names = sorted({fold for fold in folds if fold})
-    if len(names) < 2 or None in np.array(folds)[labelled]:
+    if len(names) < 2 or None in np.array(folds)[labelled] or labelled.sum() < FEW * len(names):
         folds, names = ["all" if ok else None for ok in labelled], ["all"]
     none = np.zeros(0, int)
     return Task(

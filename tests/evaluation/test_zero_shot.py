@@ -63,14 +63,19 @@ def rows(labels, folds=None):
 
 
 def test_folds_are_scored_one_by_one_and_clips_without_a_label_not_at_all():
-    task = zero_shot.question(rows(["a", "b", "", "a", "c"], "11222"), ["a", "b", "c"])
+    task = zero_shot.question(rows([*"ab" * 5, "", *"ac" * 5], "1" * 10 + "2" * 11), ["a", "b", "c"])
     assert [s.name for s in task.splits] == ["1", "2"] and not task.multi
-    assert [s.test.tolist() for s in task.splits] == [[0, 1], [3, 4]]
+    assert [s.test.tolist() for s in task.splits] == [list(range(10)), list(range(11, 21))]
     task = zero_shot.question(rows(["a", "b c", ""]), ["a", "b", "c"])
     assert task.multi and [s.test.tolist() for s in task.splits] == [[0, 1]]
     assert task.truth.tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0]]
     with pytest.raises(DataError, match="two classes"):
         zero_shot.question(rows(["a", "a"]), ["a"])
+
+
+def test_small_folds_are_scored_together():
+    task = zero_shot.question(rows(["a", "b", "", "a", "c"], "12345"), ["a", "b", "c"])
+    assert [(s.name, s.test.tolist()) for s in task.splits] == [("all", [0, 1, 3, 4])]
 
 
 def test_chance_of_guessing():
