@@ -23,8 +23,8 @@ from otic.evaluation.splits import FEW, Split, Task
 
 
 def question(rows: Sequence[Row], classes: Sequence[str]) -> Task:
-    """Which of these classes is each clip of? Clips without a label take no part. Folds are scored one by one, small ones
-    together, as probes' are.
+    """Which of these classes is each clip of? Folds are scored one by one, small ones together, as probes' are; clips
+    without a label take no part.
 
     Args:
         classes: All that may be named, those without a clip included.
