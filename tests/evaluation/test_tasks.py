@@ -82,7 +82,7 @@ def folder(path: Path, labels, **columns):
 
 @pytest.fixture
 def data(tmp_path):
-    labels = ["dog", "rain", "clock"] * 4
+    labels = ["dog", "rain", "clock"] * 8
     folder(tmp_path / "d" / "esc50", labels, fold=lambda i: i % 2 + 1)
     folder(tmp_path / "d" / "more" / "FSD50K", ["dog;rain", "rain", "clock"] * 3, split=lambda i: "eval")
     (tmp_path / "d" / "UrbanSound8K").mkdir()
@@ -99,7 +99,7 @@ def test_what_is_there_is_run_and_the_rest_is_named(data, tmp_path):
     assert ours["FSD50K", "mAP"].config["paper_saw_data"]
     text = run.text()
     assert (
-        "12 of 2000" in text and "48.5*" in text and "93.9" in text and "MS-CLAP 2023" in text and "untrained" in text
+        "24 of 2000" in text and "48.5*" in text and "93.9" in text and "MS-CLAP 2023" in text and "untrained" in text
     )
     assert any(line.startswith("CREMA-D: github.com") for line in run.missing)
     assert not any("Clotho" in line or "ESC-50" in line for line in run.missing)
