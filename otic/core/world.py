@@ -34,9 +34,7 @@ class World:
         """
         rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         local = int(os.environ.get("LOCAL_RANK", 0))
-        place = find_device(device)
-        if place.type == "cuda" and place.index is None:
-            place = torch.device("cuda", local)
+        place = find_device(device, gpu=local)
         if place.type == "cuda":
             torch.cuda.set_device(place)
         if size > 1 and not dist.is_initialized():
@@ -80,14 +78,20 @@ class World:
 ALONE = World()  # one process on the CPU, in fp32
 
 
-def find_device(name: str | torch.device | None = None) -> torch.device:
+def find_device(name: str | torch.device | None = None, gpu: int | None = None) -> torch.device:
     """The device of this name; None: a GPU when there is one.
+
+    Args:
+        name: As torch has it.
+        gpu: Which one `cuda` without a number is; None: the process's current one. Others are not touched.
 
     Raises:
         ConfigError: when it is not there.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "cuda" and device.index is None and gpu is not None:
+            device = torch.device("cuda", gpu)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch says so in both ways
         raise ConfigError(f"device {name}: not here. Name another, as cpu, or leave it out.") from error

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from otic.core import world
 from otic.core.errors import ConfigError
 from otic.core.world import World, find_device
 
@@ -16,8 +15,9 @@ def test_a_device_is_found_or_named():
 
 @pytest.mark.parametrize(("name", "expected"), [("cuda", "cuda:3"), ("cuda:1", "cuda:1")])
 def test_cuda_is_the_gpu_of_this_process(monkeypatch, name, expected):
-    chosen = []
+    touched, chosen = [], []
     monkeypatch.setenv("LOCAL_RANK", "3")
-    monkeypatch.setattr(world, "find_device", torch.device)
+    monkeypatch.setattr(torch, "empty", lambda _, device: touched.append(device))
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    assert World.join("fp32", name).device == torch.device(expected) == chosen[0]
+    assert World.join("fp32", name).device == torch.device(expected)
+    assert touched == chosen == [torch.device(expected)], "a process leaves the others' GPUs alone"
