@@ -10,6 +10,8 @@ Axes: b clips, c channels, n patches, d width, D length of a vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -27,18 +29,22 @@ JOINT = "joint"  # the pooling that is a model's place in the space it shares wi
 CLASSES, TAGGER = "own classes", "tagger"  # readings that name sounds: the model's classifier, its encoder's head
 
 
-def groups(counts: Sequence[int], cost: Callable[[int], int], budget: int) -> Iterator[list[int]]:
+def groups(counts: Sequence[int], cost: Callable[[int], int], budget: int, beside: int = 1) -> Iterator[list[int]]:
     """Indices in batches of equal `counts`, each of which costs at most `budget` (or is one item).
 
+    A count's batches are of one size, give or take one, and their number is a multiple of `beside`, members allowing.
+
     >>> list(groups([3, 1, 3, 3], cost=lambda count: count, budget=6))
-    [[0, 2], [3], [1]]
+    [[0], [2, 3], [1]]
     """
     by_count: dict[int, list[int]] = {}
     for i, count in enumerate(counts):
         by_count.setdefault(count, []).append(i)
     for count, members in sorted(by_count.items(), reverse=True):  # the longest first: too much memory shows at once
-        size = max(1, budget // max(1, cost(count)))
-        yield from (members[i : i + size] for i in range(0, len(members), size))
+        size = beside * max(1, budget // max(1, cost(count)))
+        batches = min(len(members), beside * ceil(len(members) / size))
+        edges = [len(members) * k // batches for k in range(batches + 1)]
+        yield from (members[a:b] for a, b in pairwise(edges))
 
 
 def check_waves(waves: Sequence[Wave]) -> None:

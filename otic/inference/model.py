@@ -38,6 +38,7 @@ from otic.inference.encode import (
     stack,
 )
 from otic.inference.kinds import cost, step, stretches
+from otic.inference.lanes import lanes, side_by_side
 from otic.inference.options import Level, Options, from_card
 from otic.inference.prompts import unit
 from otic.inference.sources import Src, is_one, name_of, with_rate
@@ -362,7 +363,6 @@ class Model:
         """`[D]` for each wave, or `[t', D]` by frame."""
         return self.through(waves, options, lambda spec: self._read(spec, options, by_frame))
 
-    @torch.inference_mode()
     def through(
         self, waves: Sequence[np.ndarray], options: Options, read: Callable[[Tensor], Tensor]
     ) -> list[np.ndarray]:
@@ -372,12 +372,19 @@ class Model:
         if options.short != "pad" or stretches(self.encoder):
             waves = [self._lengthened(w, options) for w in waves]
         counts = [whole(self.encoder, self.frontend.frames(len(w))) for w in waves]
-        for batch in groups(counts, lambda frames: cost(frames, self.encoder), options.tokens):
+        costs = {count: cost(count, self.encoder) for count in set(counts)}
+        beside = min(lanes(self.device), max(1, options.tokens // max(costs.values(), default=1)))
+        batches = list(groups(counts, costs.__getitem__, options.tokens // beside, beside))
+
+        @torch.inference_mode()
+        def run(batch: list[int]) -> np.ndarray:
             wave, lengths = stack([waves[i] for i in batch])
             spec = self.frontend(wave.to(self.device), lengths.to(self.device), counts[batch[0]])
             with self._world.autocast():
-                vectors = read(spec)
-            for i, vector in zip(batch, vectors.cpu().numpy(), strict=True):
+                return read(spec).cpu().numpy()
+
+        for batch, vectors in zip(batches, side_by_side(run, batches, beside), strict=True):
+            for i, vector in zip(batch, vectors, strict=True):
                 out[i] = vector
         return out
 
