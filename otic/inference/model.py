@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
-from otic.audio.cliplen import Draw, fused, lengthen
+from otic.audio.cliplen import Draw, Short, fused, lengthen
 from otic.audio.frontend import Frontend
 from otic.audio.read import read
 from otic.audio.windows import starts
@@ -369,16 +369,15 @@ class Model:
         """A row for each wave: what `read` makes of spectrograms `[b, 1, t, f]` of waves that fill them alike."""
         out: list[np.ndarray] = [np.zeros(0, np.float32)] * len(waves)
         check_waves(waves)
-        if options.short != "pad" or stretches(self.encoder):
-            waves = [self._lengthened(w, options) for w in waves]
-        counts = [whole(self.encoder, self.frontend.frames(len(w))) for w in waves]
+        least = round(self.native * self.sample_rate) if options.short != "pad" or stretches(self.encoder) else 0
+        counts = [whole(self.encoder, self.frontend.frames(max(len(w), least))) for w in waves]
         costs = {count: cost(count, self.encoder) for count in set(counts)}
         beside = min(lanes(self.device), max(1, options.tokens // max(costs.values(), default=1)))
         batches = list(groups(counts, costs.__getitem__, options.tokens // beside, beside))
 
         @torch.inference_mode()
         def run(batch: list[int]) -> np.ndarray:
-            wave, lengths = stack([waves[i] for i in batch])
+            wave, lengths = stack([_at_least(waves[i], least, options.short) for i in batch])
             spec = self.frontend(wave.to(self.device), lengths.to(self.device), counts[batch[0]])
             with self._world.autocast():
                 return read(spec).cpu().numpy()
@@ -387,10 +386,6 @@ class Model:
             for i, vector in zip(batch, vectors, strict=True):
                 out[i] = vector
         return out
-
-    def _lengthened(self, wave: np.ndarray, options: Options) -> np.ndarray:
-        whole = torch.from_numpy(np.ascontiguousarray(wave, np.float32))
-        return lengthen(whole, round(self.native * self.sample_rate), options.short).numpy()
 
     def _read(self, spec: Float[Tensor, "b c t f"], options: Options, by_frame: bool, **longer: Any) -> Tensor:
         if options.pool == JOINT and not by_frame:
@@ -445,3 +440,9 @@ def _cut(samples: int, window: int) -> Int[np.ndarray, "w 2"]:
     """Start and end samples of the windows of a wave; of all of it when it is not longer than one."""
     first = np.array(starts(samples, window, window))
     return np.stack([first, np.minimum(first + window, samples)], 1)
+
+
+def _at_least(wave: np.ndarray, samples: int, short: Short) -> np.ndarray:
+    if len(wave) >= samples:
+        return wave
+    return lengthen(torch.from_numpy(np.ascontiguousarray(wave, np.float32)), samples, short).numpy()
