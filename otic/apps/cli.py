@@ -51,7 +51,7 @@ def demo(
     Args:
         data: A folder of audio, or any other SRC; default: sounds that otic renders itself.
         out: Folder for the model, results.json and report.html.
-        minutes: Time for the pre-training.
+        minutes: Of training; rendering, scores and pictures come on top.
         open: Show the report in a browser at the end.
         seed: Of everything random.
     """
@@ -87,7 +87,7 @@ def pretrain(
 
     Args:
         recipe: A recipe of `otic models`.
-        data: Any SRC: folders of audio, manifests, scene recipes, synth:corpus?clips=2000.
+        data: Needed; any SRC: folders of audio, manifests, scene recipes, synth:corpus?clips=2000; repeatable.
         out: The run folder: checkpoint, log.jsonl, model.safetensors, report.html.
         steps: Optimiser steps of the whole run; default: the recipe's.
         epochs: Instead of steps: passes over the data.
@@ -141,7 +141,7 @@ def evaluate(
 
     Args:
         models: One or several; they are compared on the same clips.
-        data: SRCs, each scored by itself.
+        data: Needed, or --suite; any SRC, each is scored by itself; repeatable.
         protocol: linear, knn (default: both); with words zero-shot, retrieval, choice; joined by commas.
         out: Folder for results.json and report.html.
         layers: Blocks to read, as 3,7,11; repeatable: the best on the training clips is taken.

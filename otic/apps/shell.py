@@ -36,17 +36,20 @@ class Answer:
     code: int = DONE
 
 
+Flag = Annotated[bool, arg(help_behavior_hint="")]  # nobody needs to read that it is off
+
+
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """Flags of every verb."""
 
-    json: bool = False
+    json: Flag = False
     """One JSON document on stdout, nothing else."""
-    quiet: bool = False
+    quiet: Flag = False
     """No progress on stderr."""
-    set: UseAppendAction[tuple[str, ...]] = ()
-    """key=value: override a config field; repeatable."""
-    debug: bool = False
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE", help_behavior_hint="")] = ()
+    """Override a config field (demo, pretrain, embed); repeatable."""
+    debug: Flag = False
     """Show the traceback of an error (so does OTIC_DEBUG=1)."""
 
 
@@ -111,8 +114,10 @@ def parse(verb: Verb, name: str, argv: Sequence[str]) -> Callable[[], Answer] | 
 
     plain = inspect.unwrap(verb)  # type checkers in tests wrap functions, but never a lambda
     bind: Any = lambda *args, **kwargs: partial(verb, *args, **kwargs)  # noqa: E731
-    bind.__signature__ = inspect.signature(plain, eval_str=True).replace(return_annotation=Any)
-    bind.__annotations__ = inspect.get_annotations(plain, eval_str=True) | {"return": Any}
+    signature = inspect.signature(plain, eval_str=True)
+    hinted = [p.replace(annotation=_hinted(p)) for p in signature.parameters.values()]
+    bind.__signature__ = signature.replace(parameters=hinted, return_annotation=Any)
+    bind.__annotations__ = {p.name: p.annotation for p in hinted} | {"return": Any}
     bind.__doc__, bind.__name__, bind.__module__ = plain.__doc__, plain.__name__, plain.__module__
     out, err = io.StringIO(), io.StringIO()
     try:
@@ -120,8 +125,18 @@ def parse(verb: Verb, name: str, argv: Sequence[str]) -> Callable[[], Answer] | 
             return tyro.cli(configure(FlagCreatePairsOff)(bind), prog=name, args=list(argv))
     except SystemExit as stop:
         if not stop.code:
-            return Answer({"help": out.getvalue()}, out.getvalue().rstrip("\n"))
+            text = "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+            return Answer({"help": text}, text)
         raise Usage(f"{_condense(err.getvalue())} See {name} --help.") from None
+
+
+def _hinted(parameter: inspect.Parameter) -> Any:
+    """Its annotation, told not to show a default that is none, and that a verb needs at least one name."""
+    if parameter.default is parameter.empty:
+        return Annotated[parameter.annotation, arg(help_behavior_hint="(required)")]
+    if isinstance(parameter.default, bool) or parameter.default in (None, "", ()):
+        return Annotated[parameter.annotation, arg(help_behavior_hint="")]
+    return parameter.annotation
 
 
 def no_settings(verb: str, settings: Sequence[str]) -> None:
@@ -144,9 +159,12 @@ def _condense(box: str) -> str:
     for line in body:
         if line.startswith(("For full helptext", "Argument helptext", "(required)", "Got errors")):
             break
-        if not re.fullmatch(r"[─-]*", line):
+        if re.fullmatch(r"[─-]+", line) and kept:
+            kept[-1] = kept[-1].rstrip(".") + "."
+        elif line:
             kept.append(line)
-    return " ".join(" ".join(kept).split()).rstrip(".") + "."
+    text = " ".join(" ".join(kept).split()).rstrip(".") + "."
+    return re.sub(r"no type matching \{None\}\|(\w+) could be instantiated from \[(.*)\]", r"expected \1, not \2", text)
 
 
 def overview(name: str, verbs: Verbs) -> str:

@@ -105,6 +105,27 @@ def test_flags_are_frozen_and_help_has_an_example(cli, verb):
     assert re.search(rf"^Example: otic {verb}( |$)", out, re.M)
 
 
+@pytest.mark.parametrize("verb", FLAGS)
+def test_help_says_defaults_that_are_some_and_no_others(cli, verb):
+    out = " ".join(cli(*verb.split(), "--help")[1].split())
+    assert not re.search(r"\(default: (None|False|True|'')?\)", out)
+    for name in re.findall(r"([A-Z]+)\.\.\. [A-Z][a-z]", out.partition(" options ")[0]):
+        assert re.search(rf" {name}\.\.\. [^()]*(\([^()]*\))?[^()]*\(required\)", out), name
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--output", "v.npz"], "--out PATH .parquet, .npz, .npy or .lance (required). Unrecognized options: --output"),
+        (["--out", "v.npz", "--window", "abc"], "--window: expected FLOAT, not 'abc'. See otic embed --help."),
+        (["--out", "v.npz", "--levle", "clip"], "--levle, clip. Perhaps you meant: --level"),
+    ],
+)
+def test_a_slip_is_told_in_sentences(cli, args, said):
+    code, out, err = cli("embed", "runs/mine", "x", *args)
+    assert (code, out) == (2, "") and said in err
+
+
 def test_help_lists_every_verb(cli):
     code, out, _ = cli("--help")
     assert code == 0 and all(re.search(rf"^  {verb} +\S", out, re.M) for verb in FLAGS)
