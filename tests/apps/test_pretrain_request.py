@@ -28,6 +28,14 @@ def test_others_do_not_and_are_named():
         check_same(asked(base), asked(replace(base, batch_size=8)), RUN, base)
 
 
+def test_another_recipe_is_named_without_its_fields():
+    base, other = RECIPES["eat_tiny"](), RECIPES["m2d_tiny"]()
+    with pytest.raises(ConfigError) as error:
+        check_same(asked(base), {**asked(other), "steps": 4}, RUN, other)
+    named = "recipe.name (was 'eat_tiny', now 'm2d_tiny'), steps (was 3, now 4)"
+    assert f"other settings: {named}. Repeat" in str(error.value)
+
+
 def test_a_field_that_did_not_exist_yet_may_hold_its_default():
     base = RECIPES["eat_tiny"]()
     older = asked(base)
