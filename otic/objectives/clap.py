@@ -19,6 +19,7 @@ Axes: b clips of this process, m clips of all processes, n texts, e joint width.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -125,6 +126,12 @@ class CLAP(Objective):
             "match_cosine": cosine.diagonal().mean().detach(),
         }
         return Loss(loss, parts)
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """The scale is brought back below its bound, and above 1 (LAION-CLAP). A scale that `TwoTower.scale` cuts gets
+        no gradient, and would never come down again; hence a hair below."""
+        self.towers.log_scale.clamp_(0.0, math.log(self.towers.cfg.max_scale) - 1e-6)
 
     def _softmax(
         self, cosine: Float[Tensor, "m m"], others: Bool[Tensor, "m m"], audio: Tensor, odd: Float[Tensor, "n e"]

@@ -200,6 +200,19 @@ def test_the_scale_is_clamped():
     assert towers.scale.item() == 100.0
 
 
+@pytest.mark.parametrize(
+    ("log_scale", "scale"), [(9.0, 100.0), (math.log(100.0), 100.0), (-1.0, 1.0), (2.5, math.exp(2.5))]
+)
+def test_a_scale_that_went_too_far_comes_back(log_scale, scale):
+    """A cut scale has no gradient: without the step back it would stay cut for ever."""
+    objective = build()
+    objective.towers.log_scale.data.fill_(log_scale)
+    objective.after_step(1)
+    assert objective.towers.scale.item() == pytest.approx(scale, rel=1e-5)
+    objective(batch(), generator(0)).total.backward()
+    assert objective.towers.log_scale.grad.abs().item() > 0
+
+
 def gradients(out):
     rank, size = dist.get_rank(), dist.get_world_size()
     objective, whole = build(), batch()
