@@ -73,9 +73,10 @@ def similarity(
 
 
 def _is_words(item: str) -> bool:
-    """As `is_text`; nothing at all, and a folder's path, are most likely mistakes."""
+    """As `is_text`; nothing at all, and the name of a folder, are most likely mistakes."""
     if not item.strip():
         raise AudioError("an empty text: write what is to be compared.", "missing")
-    if os.path.isdir(item) and os.sep in item:
-        raise AudioError(f"{item}: a folder. Name the files in it.", "missing")
+    if os.path.isdir(item):
+        words = "" if os.sep in item else f' If words are meant, write more of them: "a sound of {item}".'
+        raise AudioError(f"{item}: a folder. Name the files in it ({os.path.join(item, '*')}).{words}", "missing")
     return is_text(item)

@@ -196,6 +196,16 @@ def test_similarity(otic, words, sounds):
     assert code == 1 and "gone.wav" in err and len(json.loads(out)["others"]) == 1
 
 
+def test_a_folders_name_is_not_taken_for_words(otic, words, sounds, monkeypatch):
+    monkeypatch.chdir(sounds.parent)
+    code, out, err = otic("similarity", words, "a dog", sounds.name, "rain")
+    assert code == 1 and f"{sounds.name}: a folder" in err and f"({sounds.name}/*)" in err and "rain" in out
+    assert f'"a sound of {sounds.name}"' in err
+    code, _, err = otic("similarity", words, sounds.name, "rain")
+    assert code == 2 and "a folder" in err
+    assert otic("similarity", words, f"a sound of {sounds.name}", "rain")[0] == 0
+
+
 def test_similarity_of_sounds_needs_no_words(otic, tuned, sounds):
     assert otic("similarity", tuned, sounds / "a.wav", sounds / "b.wav")[0] == 0
     code, _, err = otic("similarity", tuned, sounds / "a.wav", "a dog")
