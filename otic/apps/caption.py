@@ -88,6 +88,7 @@ def caption(
         WeightsError: when there is no such model, or it cannot write.
         ConfigError: on a number that makes no sense.
     """
+    options = tuple(dict.fromkeys(options))  # an answer named twice would take two shares
     files = list_files([audio] if isinstance(audio, str | Path) else audio)
     writer = model if isinstance(model, Writer) else load_writer(model, device, precision)
     said: list[Said] = []
@@ -103,7 +104,7 @@ def caption(
                 said.append(one)
                 seen.add(one.source)
                 progress(len(seen), len(files))
-    return Captions(prompt, tuple(said), tuple(options))
+    return Captions(prompt, tuple(said), options)
 
 
 def _answer(writer: Writer, file: Path, prompt: str, options: Sequence[str], window: float | int | None) -> Said:

@@ -22,7 +22,7 @@ from otic.inference.classifier import Classifier
 from otic.inference.encode import CLASSES, JOINT, TAGGER
 from otic.inference.model import Model
 from otic.inference.options import Options
-from otic.inference.prompts import class_vectors, templates, unit
+from otic.inference.prompts import class_vectors, clean, templates, unit
 from otic.inference.sources import Src
 
 NEUTRAL = "a sound"
@@ -102,7 +102,7 @@ def naming(
         raise ConfigError("labels: name at least one.")
     if model.towers is None and model.classifier is not None:
         return _among(model, model.classifier, named)
-    return _by_words(model, named, prompts, bool(multi))
+    return _by_words(model, _apart(named), prompts, bool(multi))
 
 
 def tag(
@@ -205,6 +205,19 @@ def _options(model: Model, how: Naming, timeline: bool, window: Any, hop: Any) -
         raise ConfigError(f'compat="{model.options.compat}" hears one crop of a file: no timeline comes of it.')
     length = min(WINDOW, model.native) if window is None else window
     return replace(model.choose(window=length, hop=length / 2 if hop is None else hop), pool=how.pool, layers=())
+
+
+def _apart(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Without those that read like an earlier one (`Dog` after `dog`), and would share its score, or hold no words.
+
+    Raises:
+        ConfigError: when none is left.
+    """
+    first = {clean(label): label for label in reversed(labels)}
+    kept = tuple(label for label in labels if clean(label) and first[clean(label)] == label)
+    if not kept:
+        raise ConfigError(f"labels: no words in {', '.join(labels):.80}.")
+    return kept
 
 
 def _by_words(model: Model, labels: tuple[str, ...], prompts: Sequence[str], multi: bool) -> Naming:

@@ -63,7 +63,7 @@ def test_the_command_writes_and_chooses(run, sounds, capsys):
     spans = [(c["start"], c["end"]) for c in found["captions"]]
     assert spans[0] == (0.0, 1.0) and spans[1][0] == 0.0 and len(spans) == 4 and spans[-1][1] == 5.0
     assert all(len(c["texts"]) == len(c["scores"]) == 4 and c["text"] == c["texts"][0] for c in found["captions"])
-    assert main(["caption", str(run), str(sounds), "--options", "a bell, rain", "--json"]) == 0
+    assert main(["caption", str(run), str(sounds), "--options", "a bell, rain,a bell", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["captions"]) == 2 and found["options"] == ["a bell", "rain"]
     assert all(

@@ -75,6 +75,14 @@ def test_one_of_many_is_a_softmax_of_scaled_cosines(model):
     assert model.tag(wave, labels, top=1) == found[:1] and model.tag(wave, "Dog,sea_waves,rain") == found
 
 
+def test_labels_that_read_the_same_do_not_share_a_score(model):
+    wave = noise(1.5)
+    found = model.tag(wave, ["Dog", "sea_waves"])
+    assert model.tag(wave, ["Dog", "sea_waves", "dog", " Sea waves", "_", "dog_"]) == found
+    with pytest.raises(ConfigError, match="no words in __, _"):
+        model.tag(wave, ["__", "_"])
+
+
 def test_several_at_once_are_measured_against_a_sound(model):
     wave = noise(1.5)
     cosines = model.similarity(wave, ["can hear dog", "can hear rain", "a sound"])[0]
