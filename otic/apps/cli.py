@@ -175,7 +175,8 @@ def evaluate(
         layers=[numbers(text) for text in layers] or None, pools=pool or None, label_column=label_column,
         split_column=split_column, where=where, prompt=prompt, tokenizer=tokenizer, device=device, quiet=common.quiet,
     )  # fmt: skip
-    text = "\n".join([results.table(), *results.notes])
+    page = [f"report: {out / 'report.html'}"] if out else []
+    text = "\n".join([results.table(), *results.notes, *page])
     return Answer(results.to_dict(), text, SOME_FAILED if results.failed else DONE)
 
 

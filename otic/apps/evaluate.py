@@ -12,7 +12,7 @@ from otic.apps.progress import Progress
 from otic.core.errors import ConfigError, DataError
 from otic.core.machine import machine
 from otic.core.registry import unknown
-from otic.data.rows import Source
+from otic.data.rows import Row, Source
 from otic.data.source import open_source
 from otic.evaluation import report, scoreboard, wordboard, words
 from otic.evaluation.baselines import LogMelStats, is_baseline, untrained
@@ -20,7 +20,7 @@ from otic.evaluation.features import Encoder, Reading, extract
 from otic.evaluation.probe import PROBES
 from otic.evaluation.results import Results
 from otic.evaluation.score import View, compare
-from otic.evaluation.splits import task
+from otic.evaluation.splits import Task, task
 from otic.evaluation.words import WORDS, Joint, Wording
 from otic.inference.prompts import templates
 
@@ -226,12 +226,13 @@ def _probe(
     quiet: bool,
 ) -> None:
     """Add the probes' scores on one data set."""
-    needed = sorted({int(i) for split in task(source.rows, seed).splits for i in (*split.train, *split.test)})
+    asked = _question(source, source.rows, seed)
+    needed = sorted({int(i) for split in asked.splits for i in (*split.train, *split.test)})
     source = source.subset(needed)
     with Progress(f"embed {source.name}", unit="clips", quiet=quiet) as progress:
         features, rows, bad = extract(models, source, readings, progress)
     kept = [source.rows[i] for i in rows]
-    question = task(kept, seed)
+    question = _question(source, kept, seed)
     results.notes += [f"{source.name}: {note}" for note in question.notes]
     _note_bad(results, source, bad)
     for protocol in protocols:
@@ -241,6 +242,13 @@ def _probe(
         results.rows += scores
         results.differences += differences
         results.views += views
+
+
+def _question(source: Source, rows: Sequence[Row], seed: int) -> Task:
+    try:
+        return task(rows, seed)
+    except DataError as error:
+        raise DataError(f"{source.name}: {error}") from None
 
 
 def _models(models: Models, device: str | None, tokenizer: Name | None = None) -> dict[str, Any]:

@@ -63,9 +63,13 @@ def task(rows: Sequence[Row], seed: int = 0) -> Task:
         DataError: with fewer than two classes, no way to train and test, or no class in both parts.
     """
     classes = sorted({label for row in rows for label in row.labels})
-    if len(classes) < 2:
-        few = "one class" if classes else "no classes"
-        raise DataError(f"{few}: a probe needs two or more. Is the label column the right one?")
+    if len(classes) == 1:
+        raise DataError(f"one class, {classes[0]!r}: a probe needs two or more. Is the label column the right one?")
+    if not classes:
+        raise DataError(
+            "no labels, and a probe needs two or more. They stand in the column `label` of a metadata.csv beside the "
+            "files, or of a manifest, or in the column that --label-column names."
+        )
     column = {name: k for k, name in enumerate(classes)}
     truth = np.zeros((len(rows), len(classes)))
     for i, row in enumerate(rows):

@@ -185,7 +185,7 @@ def need_words(name: str, model: Any, protocol: str) -> None:
     if getattr(model, "towers", None) is None:
         raise ConfigError(
             f"{name}: has no text tower, and {protocol} asks in words. Align it with captions first: "
-            f"otic pretrain clap_tiny --init {name} --data SRC --out RUN."
+            "otic pretrain clap_tiny --init MODEL --data SRC-with-captions --out RUN."
         )
     model.text(["sound"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -128,6 +129,8 @@ def find(name: str) -> Path | None:
             else f"no {WEIGHTS}. Name a folder that does; a run has one after its first save."
         )
         raise WeightsError(f"{name}: this folder holds {what}")
+    if path.parent.is_dir() and (near := _nearest(path)):
+        raise WeightsError(f"{name}: no file or folder of this name. Did you mean {str(near)!r}?")
     if name in CATALOGUE or (hub.is_hub_id(name) and path.suffix not in ENDINGS):
         return None
     if "://" in name:
@@ -137,4 +140,12 @@ def find(name: str) -> Path | None:
     if path.suffix in ENDINGS or any(sign in name for sign in PLACES):
         what = "a link to what is not there" if path.is_symlink() else "no file or folder of this name"
         raise WeightsError(f"{name}: {what} (seen from {Path.cwd()}). Check the path.")
-    raise WeightsError("no file or folder of this name, and " + unknown("model", name, CATALOGUE))
+    known = unknown("model", name, CATALOGUE)
+    raise WeightsError(f"no file or folder of this name, and {known} A recipe becomes a model by otic pretrain.")
+
+
+def _nearest(path: Path) -> Path | None:
+    """What lies in the same folder and is spelt nearly so; None in the working folder, where names are catalogued."""
+    beside = [] if path.parent == Path() else [other.name for other in path.parent.iterdir()]
+    near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.7)
+    return path.parent / near[0] if near else None

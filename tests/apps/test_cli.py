@@ -175,6 +175,7 @@ def test_help_is_quick_and_loads_no_torch():
         (["models", "--set", "a=1"], "models has no fields"),
         (["info", "eat-base-30epp"], "Did you mean 'eat-base-30ep'"),
         (["info", "missing/run.safetensors"], "no file or folder"),
+        (["info", "eat_tinny"], "A recipe becomes a model by otic pretrain"),
         (["data", "check", "missing"], "missing: there is no such file"),
     ],
 )
@@ -182,6 +183,12 @@ def test_bad_usage_is_one_line_and_2(cli, args, message):
     code, out, err = cli(*args)
     assert code == 2 and out == ""
     assert err.startswith("otic: ") and err.count("\n") == 1 and re.search(message, err), err
+
+
+def test_a_run_that_is_nearly_spelt_so_is_named(cli, weights):
+    run = weights.parent
+    _, _, err = cli("info", run.with_name(run.name + "x"))
+    assert f"Did you mean {str(run)!r}?" in err
 
 
 def test_an_error_with_json_is_still_one_document(cli):
@@ -250,8 +257,15 @@ def test_evaluate_names_a_bad_file_once(cli, weights, tmp_path):
         rows.append(f"{i}.wav,{'ab'[i % 2]}")
     (tmp_path / "bad.wav").write_bytes(b"")
     (tmp_path / "metadata.csv").write_text("\n".join([*rows, "bad.wav,a"]))
-    code, out, err = cli("evaluate", weights, "--data", tmp_path, "--protocol", "knn", "--no-baselines", "--quiet")
+    args = ("--protocol", "knn", "--no-baselines", "--quiet", "--out", tmp_path / "o")
+    code, out, err = cli("evaluate", weights, "--data", tmp_path, *args)
     assert code == 1 and "1 of 9 clips could not be read" in out and err.count("an empty file") == 1
+    assert out.endswith(f"\nreport: {tmp_path / 'o' / 'report.html'}\n")
+
+
+def test_evaluate_says_which_data_has_no_labels(cli, weights, sounds):
+    code, _, err = cli("evaluate", weights, "--data", sounds)
+    assert code == 2 and "otic: sounds: no labels, and a probe needs two or more." in err
 
 
 def test_quiet_says_nothing_on_stderr(cli, weights, sounds, tmp_path):

@@ -152,7 +152,7 @@ def test_only_test_clips_are_heard_once_for_all_protocols():
 
 def test_a_model_without_words_is_refused_before_any_work(model, tones):
     source = tones()
-    with pytest.raises(ConfigError, match=r"spectrum: has no text tower.*otic pretrain clap_tiny --init spectrum"):
+    with pytest.raises(ConfigError, match=r"spectrum: has no text tower.*clap_tiny --init MODEL --data SRC-with-c"):
         evaluate(model, source, protocols=["knn", "retrieval"])
     assert source.reads == 0
 

@@ -135,7 +135,7 @@ def half(i: int) -> str:
     "columns, words",
     [
         ({"classes": 1}, "two or more"),
-        ({"labels": lambda i: ()}, "label column"),
+        ({"labels": lambda i: ()}, "no labels.*metadata.csv.*--label-column"),
         ({"labels": lambda i: (f"{i / 7:.2f}",)}, "are no classes"),
         ({"fold": lambda i: str(i % 3)}, "no test clip has a label"),
         ({"split": half, "labels": lambda i: () if half(i) == "train" else (f"k{i % 2}",)}, "0 labelled"),
