@@ -15,9 +15,10 @@ from otic.data.source import open_source
 from otic.evaluation.metrics import scale
 from otic.evaluation.results import Results, align
 from otic.evaluation.score import MULTI, SINGLE
+from otic.evaluation.splits import TEST
 from otic.evaluation.tasks import SUITES, BenchTask, missing, of_suite, plain
 from otic.evaluation.words import WORDS, Wording
-from otic.inference.prompts import templates
+from otic.inference.prompts import clean, templates
 
 TABLES = (".csv", ".jsonl", ".parquet")
 
@@ -75,7 +76,7 @@ def evaluate(
     Args:
         models: As `apps.evaluate.evaluate`, each with words.
         suite: A name of `otic.evaluation.tasks.SUITES`.
-        root: A folder of data sets, each called by its name; `docs/tasks.md` lists them.
+        root: A folder of data sets, each called by its name, or one of these; `docs/tasks.md` lists them.
         protocols: `zero-shot`, `retrieval`; () = both.
         prompt: Instead of the suite's own.
         out: Folder for `results.json` and `report.html`; None writes nothing.
@@ -91,6 +92,7 @@ def evaluate(
         if protocol not in WORDS:
             raise ConfigError(unknown("protocol of a suite", protocol, WORDS))
     wanted = [t for t in of_suite(suite) if t.run and (not protocols or t.protocol in protocols)]
+    trained = [t for t in of_suite(suite) if not t.run and not protocols]
     templates(prompt)
     there = _there(Path(root))
     found = {name: there[plain(name)] for t in wanted for name in (t.data.name, *t.data.also) if plain(name) in there}
@@ -98,6 +100,8 @@ def evaluate(
     absent = [t for t in wanted if not _place(t, found)]
     ready = [t for t in wanted if t not in absent]
     if ready:
+        if out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)  # fails now rather than after all the work
         speaking = job.with_twins(
             models, {t.protocol for t in ready}, baselines=baselines, seed=seed, device=device, tokenizer=tokenizer
         )
@@ -107,7 +111,10 @@ def evaluate(
             if t.source() not in done:
                 done.add(t.source())
                 _one(results, t, _place(t, found), suite, speaking, prompt, seed, quiet)
-        results.rows = _beside_papers(results, ready, suite)
+                results.rows = _beside_papers(results, ready, suite)
+                if out is not None and results.rows:
+                    results.write(Path(out) / "results.json")  # what is done is kept, whatever comes next
+        results.notes += [f"{t.name}: not run. {t.note}" for t in trained]
     if out is not None and results.rows:
         results.write(Path(out) / "results.json")
         job.write_report(results, Path(out) / "report.html")
@@ -115,12 +122,15 @@ def evaluate(
 
 
 def _there(root: Path) -> dict[str, Path]:
-    """Folders and tables in `root` and one level below, by their plain names; the upper level counts first."""
+    """Folders and tables in `root` and one level below, by their plain names, and `root`; the upper level counts first,
+    `root` itself last."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder. Name the folder that holds the data sets with --data-root.")
     upper = sorted(path for path in root.iterdir() if path.is_dir() or path.suffix in TABLES)
     lower = [below for path in upper if path.is_dir() for below in sorted(path.iterdir()) if below.is_dir()]
-    return {plain(path.stem if path.is_file() else path.name): path for path in [*lower, *reversed(upper)]}
+    return {
+        plain(path.stem if path.is_file() else path.name): path for path in [root.resolve(), *lower, *reversed(upper)]
+    }
 
 
 def _place(task: BenchTask, found: Mapping[str, Path]) -> Path | None:
@@ -139,10 +149,11 @@ def _one(
 ) -> None:
     """Add one task's scores; data that cannot be used becomes a note."""
     assert path is not None
+    expected = f"Expected is metadata.csv with {task.data.columns}: {task.data.get}"
     try:
         source = _open(task, path)
     except DataError as error:
-        results.notes.append(f"{_title(task)}: {error}")
+        results.notes.append(f"{_title(task)}: {error} {expected}")
         return
     extra = tuple(m for m in task.published[suite] if m not in (*SINGLE, *MULTI) or m == "mAP")
     wording = Wording(
@@ -150,11 +161,20 @@ def _one(
         word=task.word,
         metrics=extra if task.protocol == "zero-shot" else (),
     )
+    before = len(results.rows)
     job.ask(results, source, models, [task.protocol], wording, seed, quiet)
+    if len(results.rows) == before:
+        results.notes[-1] += f" {expected}"
 
 
 def _open(task: BenchTask, path: Path) -> Source:
+    """The task's clips.
+
+    Raises:
+        DataError: when they cannot be read, or are not what the published number was measured on.
+    """
     source = open_source(path, label_column=task.column)
+    _check(task, source, path)
     if task.classes:
         keep = [i for i, row in enumerate(source.rows) if set(row.labels) & set(task.classes)]
         if not keep:
@@ -164,6 +184,19 @@ def _open(task: BenchTask, path: Path) -> Source:
         source.rows = [replace(row, split=None) for row in source.rows]
     source.name = _title(task)
     return source
+
+
+def _check(task: BenchTask, source: Source, path: Path) -> None:
+    """What would give a number that means something else: no labels, labels in other words, only training clips."""
+    if task.protocol == "zero-shot" and not source.classes:
+        raise DataError(f"{path}: no clip has a label.")
+    for label in source.classes:
+        if task.words and label not in task.words and clean(label) not in task.words.values():
+            known = ", ".join(f"{code} ({word})" if code != word else code for code, word in task.words.items())
+            raise DataError(f"{path}: label {label!r:.60} is none of {known}.")
+    splits = sorted({row.split for row in source.rows if row.split})
+    if splits and not task.every and "split" in task.data.columns and not TEST & {s.lower() for s in splits}:
+        raise DataError(f"{path}: none of its clips has the split test, only {', '.join(splits)}.")
 
 
 def _title(task: BenchTask) -> str:

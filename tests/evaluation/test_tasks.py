@@ -103,7 +103,7 @@ def test_what_is_there_is_run_and_the_rest_is_named(data, tmp_path):
     )
     assert any(line.startswith("CREMA-D: github.com") for line in run.missing)
     assert not any("Clotho" in line or "ESC-50" in line for line in run.missing)
-    assert any(n.startswith("UrbanSound8K") and "no audio" in n for n in run.results.notes)
+    assert any(n.startswith("UrbanSound8K") and "no audio" in n and "label = class" in n for n in run.results.notes)
     assert any(n.startswith("ESC50-Actions") and "none of its clips" in n for n in run.results.notes)
     rows = json.loads((tmp_path / "o" / "results.json").read_text())["rows"]
     assert any(row["config"].get("suite") == "msclap26" for row in rows) and (tmp_path / "o" / "report.html").exists()
@@ -123,6 +123,52 @@ def test_retrieval_in_both_directions_is_one_evaluation(tmp_path):
     beside = [r.metric for r in run.results.rows if "paper" in r.config]
     assert beside == [f"{way}_{m}" for way in ("text_to_audio", "audio_to_text") for m in ("R@1", "mAP@10")]
     assert len(run.results.rows) == len({r.metric for r in run.results.rows})
+
+
+def test_a_data_set_is_found_when_it_is_the_root(data):
+    run = suite.evaluate(Listener(), "laion", data / "esc50", baselines=False)
+    assert {r.data for r in run.results.rows} == {"ESC-50"}
+
+
+def test_captioning_is_said_not_to_run(data):
+    notes = suite.evaluate(Listener(), "msclap26", data / "esc50", baselines=False).results.notes
+    assert [n for n in notes if "not run" in n and "captioning" in n and "mapper" in n] == notes[-2:]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "said"),
+    [
+        ("VocalSound", ["dog", "rain"], "none of its clips has the split test, only train. Expected is metadata.csv"),
+        ("RAVDESS", ["1", "2"], "label '1' is none of 01 (neutral), 02 (calm), "),
+        ("LibriCount", ["3.0", "4.0"], "label '3.0' is none of 0, 1, 2, "),
+        ("CREMA-D", ["ANG", "Happy", "XXX"], "label 'XXX' is none of ANG (angry), "),
+        ("SESA", ["", ""], "no clip has a label. Expected is metadata.csv with file, label, split"),
+        ("GTZAN", ["rock", "rock"], "two classes or more. Expected is metadata.csv with file, label: opihi"),
+    ],
+)
+def test_what_would_be_another_task_is_refused(tmp_path, name, labels, said):
+    """A number beside the paper's that was measured on other clips, or asked for in other words, would deceive."""
+    folder(tmp_path / name, ["dog"] * len(labels))
+    lines = [f"{i}.wav,{label},train" for i, label in enumerate(labels)]
+    (tmp_path / name / "metadata.csv").write_text("\n".join(["file,label,split", *lines]))
+    run = suite.evaluate(Listener(), "msclap26", tmp_path, baselines=False)
+    assert not run.results.rows and said in run.results.notes[0]
+
+
+def test_each_score_is_kept_when_it_is_there(data, tmp_path, monkeypatch):
+    def one_and_no_more(results, *args, whole=suite.job.ask):
+        if results.rows:
+            raise KeyboardInterrupt
+        whole(results, *args)
+
+    monkeypatch.setattr(suite.job, "ask", one_and_no_more)
+    with pytest.raises(KeyboardInterrupt):
+        suite.evaluate(Listener(), "msclap26", data, out=tmp_path / "o", baselines=False)
+    rows = json.loads((tmp_path / "o" / "results.json").read_text())["rows"]
+    assert {row["data"] for row in rows} == {"ESC-50"} and any("paper" in row["config"] for row in rows)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):
+        suite.evaluate(Listener(), "msclap26", data, out=tmp_path / "file", baselines=False)
 
 
 def test_nothing_there_is_said(tmp_path):

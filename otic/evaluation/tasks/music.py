@@ -5,6 +5,8 @@ from __future__ import annotations
 from otic.evaluation.tasks import sets
 from otic.evaluation.tasks.task import BenchTask, scores
 
+MIDI = {str(n): str(n) for n in range(128)}  # whole numbers; 60.0 would be another word
+
 MUSIC = (
     BenchTask(
         name="GTZAN music/speech",
@@ -30,6 +32,7 @@ MUSIC = (
         trained_on=("msclap26",),
         column="pitch",
         prompts={"": "a musical note of MIDI pitch {}"},
+        words=MIDI,
         scored="test set",
         clips=4096,
     ),
@@ -40,6 +43,7 @@ MUSIC = (
         trained_on=("msclap26",),
         column="velocity",
         prompts={"": "a musical note played at velocity {}"},
+        words=MIDI,
         scored="test set",
         clips=4096,
     ),

@@ -47,6 +47,7 @@ SPEECH = (
         data=sets.LIBRICOUNT,
         published=scores("accuracy", msclap26=0.246, msclap22=0.179),
         prompts={"": "speakers"},
+        words={str(n): str(n) for n in range(11)},
         every=True,
         scored="all clips",
     ),

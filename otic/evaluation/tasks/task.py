@@ -38,7 +38,7 @@ class BenchTask:
     classes: tuple[str, ...] = ()  # only clips with one of these labels; () = all
     every: bool = False  # all clips count, also where the data names a split
     prompts: Mapping[str, str] = field(default_factory=dict)  # by suite, "" = all; else the suite's
-    words: Mapping[str, str] = field(default_factory=dict)  # labels that are codes
+    words: Mapping[str, str] = field(default_factory=dict)  # labels that are codes; others than these are refused
     commas: bool = False  # `_and_` in labels is a comma
     scored: str = ""  # which clips count, for a reader
     clips: int = 0  # how many those are when the set is whole; 0 = not known, or no longer so
