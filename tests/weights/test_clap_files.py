@@ -179,8 +179,36 @@ def test_the_end_token_may_be_said_beside_the_tower():
     assert found.towers.text.end == 33
 
 
-def test_a_filterbank_in_half_precision_is_recognised():
-    assert recognise(bank(48000).half().float(), 48000).rate == 48000
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_filterbank_in_half_precision_is_recognised(kind):
+    assert recognise(bank(48000).to(kind).float(), 48000) == recognise(bank(48000), 48000)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", FILES)
+def test_a_copy_in_half_precision_is_read_with_its_own_filterbank(kind, dtype, tmp_path):
+    make, layout = FILES[kind]
+    theirs, content = make()
+    key = "model" if "model" in content else "state_dict"
+    state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in content[key].items()}
+    torch.save({**content, key: state}, tmp_path / "file.pt")
+    (tmp_path / "config.json").write_text(json.dumps(SETTINGS))
+    loaded = read(tmp_path / "file.pt")
+    assert loaded.frontend == layout.convert(content, SETTINGS).frontend
+    for name, tensor in theirs.state_dict().items():
+        ours = loaded.towers.state_dict()[name]
+        assert torch.equal(ours, tensor.to(dtype).float() if tensor.is_floating_point() else tensor), name
+    if loaded.bank is not None:
+        assert torch.equal(loaded.bank, next(t for n, t in state.items() if n.endswith("melW")).float())
+
+
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1.1e-3), (torch.float16, 2e-3), (torch.bfloat16, 8e-3)])
+def test_frames_weighted_by_another_window_are_refused(dtype, off):
+    _, content = msclap_2023()
+    name = "audio_encoder.base.htsat.spectrogram_extractor.stft.conv_real.weight"
+    content["model"][name] = (content["model"][name] + off).to(dtype)
+    with pytest.raises(WeightsError, match="periodic Hann window"):
+        msclap_layout.convert(content, SETTINGS)
 
 
 def test_front_ends_as_published():

@@ -88,6 +88,13 @@ def test_hugging_face_round_trip(tmp_path):
     assert eat.convert(layout(encoder(width=128, heads=2)), {}).encoder.heads == 2  # 64 channels a head
 
 
+def test_codes_in_bfloat16_are_still_those_of_the_formula():
+    net = encoder()
+    read = eat.convert({name: t.bfloat16() for name, t in layout(net).items()}, {"num_heads": 6})
+    assert (read.encoder.positions, read.encoder.table) == ("sincos", (7, 8))
+    assert torch.equal(read.state["position_table"], net.position_table.bfloat16().float())
+
+
 def test_codes_that_follow_no_formula_are_kept():
     net = encoder()
     tensors = layout(net)

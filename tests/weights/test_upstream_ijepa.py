@@ -48,6 +48,23 @@ def test_the_grid_is_read_off_the_positions(tmp_path, grid):
     assert "heads" not in read.card
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("grid", [(16, 4), (4, 9), (6, 6)])
+def test_a_copy_in_half_precision_keeps_its_rounded_codes(dtype, grid):
+    tensors = {name: t.to(dtype) for name, t in written(grid)[0].items()}
+    found = ijepa.convert(tensors, {"num_heads": 2})
+    assert (found.encoder.table, found.encoder.positions) == (grid, "sincos")
+    assert torch.equal(found.target["position_table"], tensors["target_encoder.pos_embed"][0].float())
+
+
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 6e-4), (torch.float16, 2e-3), (torch.bfloat16, 8e-3)])
+def test_other_codes_are_refused(dtype, off):
+    tensors = written((16, 4))[0]
+    tensors["predictor.predictor_pos_embed"] = (tensors["predictor.predictor_pos_embed"] + off).to(dtype)
+    with pytest.raises(WeightsError, match="not the sin-cos codes"):
+        ijepa.convert(tensors, {"num_heads": 2})
+
+
 def test_heads_nobody_tells_are_guessed_so_that_they_fit(tmp_path):
     tensors, _ = written((4, 4), width=208, heads=4, predictor=PredictorConfig(width=40, depth=1, heads=4))
     save_file(tensors, tmp_path / "x.safetensors")

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from otic.audio.frontend import FrontendConfig
@@ -28,7 +27,7 @@ from otic.models.vit import ViT, ViTConfig
 from otic.weights.catalogue import Entry
 from otic.weights.pickles import load_pickle
 from otic.weights.store import Loaded
-from otic.weights.upstream.table import below, card, guessed, mlp_ratio, must_fit, on_meta, rename, require
+from otic.weights.upstream.table import below, card, guessed, mlp_ratio, must_fit, on_meta, rename, require, same
 
 BLOCKS = (r"blocks\.(\d+)\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)", r"blocks.\1.\2.\3")
 _IMAGE = r"modality_encoders\.IMAGE\."  # upstream's name for audio
@@ -240,8 +239,7 @@ def _encoder(state: Mapping[str, Tensor], settings: Mapping[str, Any], where: st
     bands = (mels - patch[1]) // stride + 1
     rows = state["position_table"]
     grid = (len(rows) // bands, bands)
-    # half precision rounds a number up to 1 by at most 2^-12
-    formula = len(rows) % bands == 0 and torch.allclose(rows, sincos(grid, width), rtol=0, atol=5e-4)
+    formula = same(rows, sincos(grid, width), atol=5e-4)
     return ViTConfig(
         width=width,
         depth=len({name.split(".")[1] for name in state if name.startswith("blocks.")}),

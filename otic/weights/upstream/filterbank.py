@@ -12,16 +12,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from otic.audio.melbank import MelShape, mel_bank
+from otic.weights.upstream.table import same
 
 RATES = (32000, 44100, 48000, 16000, 22050)  # Hz that published filters were built for
 TOPS = (14000.0, 8000.0, 16000.0, 12000.0, 7600.0)  # Hz, upper edges
 LOWS = (50.0, 0.0, 20.0)  # Hz, lower edges
-SAME = 1e-3  # of the largest weight: files may be in half precision or come from another libm
+SAME = 1e-3  # of the largest weight, beside what half precision rounds off: files may come from another libm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,4 +102,4 @@ def _edges(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _same(bank: Tensor, other: Tensor) -> bool:
-    return bool(torch.allclose(bank, other, rtol=0.0, atol=SAME * float(other.max())))
+    return same(bank, other, atol=SAME * float(other.max()))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from otic.core.errors import ConfigError, WeightsError
 from otic.models.htsat import HTSAT, HTSATConfig
-from otic.weights.upstream.table import below, blank, mlp_ratio, must_fit, require
+from otic.weights.upstream.table import below, blank, mlp_ratio, must_fit, require, same
 
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _BLOCK = r"layers\.(\d+)\.blocks\.(\d+)\."
@@ -119,7 +119,7 @@ def transform(tensors: Mapping[str, Tensor], where: str) -> int:
     """
     real = require(tensors, "fixed.real", where)
     fft = real.shape[-1]
-    if not torch.allclose(real[0].flatten(), torch.hann_window(fft), atol=1e-3):
+    if not same(real[0].flatten(), torch.hann_window(fft), atol=1e-3):
         raise WeightsError(f"{where}: its frames are not weighted by a periodic Hann window of {fft} samples.")
     return fft
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,7 +27,7 @@ from otic.models.vit import ViT, ViTConfig
 from otic.weights.catalogue import Entry
 from otic.weights.pickles import load_pickle
 from otic.weights.store import Loaded
-from otic.weights.upstream.table import below, card, guessed, mlp_ratio, must_fit, on_meta, rename, require
+from otic.weights.upstream.table import below, card, guessed, mlp_ratio, must_fit, on_meta, rename, require, same
 
 Which = Literal["target", "context"]
 _LAYERS = r"(\d+)\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)"
@@ -171,9 +170,8 @@ def _flat(state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
 
 
 def _formula(table: Tensor, grid: tuple[int, int]) -> bool:
-    """Whether a table holds our codes; half precision rounds a number up to 1 by at most 2^-12."""
-    codes = sincos(grid, table.shape[1])
-    return codes.shape == table.shape and torch.allclose(table, codes, rtol=0, atol=5e-4)
+    """Whether a table holds our codes."""
+    return same(table, sincos(grid, table.shape[1]), atol=5e-4)
 
 
 def _bands(table: Tensor, usual: int) -> int:

@@ -58,6 +58,20 @@ def require(tensors: Mapping[str, Tensor], name: str, where: str) -> Tensor:
     return tensors[name]
 
 
+def same(stored: Tensor, ours: Tensor, atol: float) -> bool:
+    """Whether a file's constant is ours, as far as `atol` and what half precision rounded off its numbers.
+
+    The type is read off the numbers: tensors come here as float32, from files that may have been halved and written
+    back. A number is in float16 or bfloat16 by half of its epsilon.
+    """
+    if stored.shape != ours.shape:
+        return False
+    halves = (kind for kind in (torch.bfloat16, torch.float16) if torch.equal(stored.to(kind).float(), stored))
+    kind = next(halves, None)
+    rtol = 0.0 if kind is None else torch.finfo(kind).eps / 2
+    return torch.allclose(stored, ours, rtol=rtol, atol=atol)
+
+
 def mlp_ratio(fc1: Tensor, width: int) -> float:
     """How wide a feed-forward is by its first weight [hidden, width], such that `int(width * ratio)` is `hidden`.
 
