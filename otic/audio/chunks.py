@@ -27,18 +27,22 @@ class Header:
 
 
 def wav(file: Opened) -> Header:
-    """The claims of a RIFF or RIFX file."""
+    """The claims of a RIFF, RIFX or RF64 file."""
     order: Order = "big" if file.at(0, 4) == b"RIFX" else "little"
     claims: dict[str, Any] = {}
     for name, start, size in _chunks(file, order):
-        if name == b"fmt " and "codec" not in claims:
+        if name == b"ds64" and "long" not in claims:  # EBU Tech 3306: what 32 bits cannot hold
+            claims["long"] = int.from_bytes(file.at(start + 8, 8), order)
+        elif name == b"fmt " and "codec" not in claims:
             body = file.at(start, 16)
             if len(body) == 16:
                 fields = [int.from_bytes(body[a:b], order) for a, b in ((0, 2), (2, 4), (4, 8), (14, 16))]
                 claims |= dict(zip(("codec", "channels", "rate", "bits"), fields, strict=True))
         elif name == b"data":
+            size = claims.get("long", size) if size == 0xFFFFFFFF else size
             claims |= _data(file, start, size) | {"data_first": "codec" not in claims}
             break
+    claims.pop("long", None)
     return Header(**claims)
 
 

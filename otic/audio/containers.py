@@ -55,7 +55,10 @@ def format_of(file: Opened) -> str:
     for offset, magic, name in MAGIC:
         if head.startswith(magic, offset):
             return name
-    if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
+    after = file.at(mpeg.tag_size(file), 4)  # some put ID3 in front of FLAC and AAC, too
+    if after == b"fLaC":
+        return "flac"
+    if after[:1] == b"\xff" and len(after) > 1 and after[1] & 0xF6 == 0xF0:
         return "aac"
     return "mp3" if head[:3] == b"ID3" or mpeg.find(file).start >= 0 else "unknown"
 

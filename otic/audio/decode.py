@@ -60,6 +60,7 @@ def _floats(wave: Any, name: str) -> np.ndarray:
     """Float32, full scale 1; integers are scaled by their range."""
     if hasattr(wave, "detach"):
         wave = wave.detach().cpu()
+        wave = wave.float() if wave.is_floating_point() else wave  # numpy has no bfloat16
     x = np.asarray(wave)
     if x.dtype == np.uint8:
         return (x.astype(np.float32) - 128) / 128
@@ -75,6 +76,8 @@ def _frames_first(x: np.ndarray, name: str) -> np.ndarray:
     """`[s]`, `[s, c]` or `[c, s]` as `[s, c]`: channels are fewer than samples."""
     if x.ndim == 1:
         return x[:, None]
+    if x.ndim == 2 and not x.size:
+        raise AudioError(f"{name}: an array without any samples.", "empty_audio")
     if x.ndim != 2 or x.shape[0] == x.shape[1]:
         raise AudioError(
             f"{name}: an array of shape {list(x.shape)} is not sound. Give [samples] or [samples, channels].",
@@ -139,7 +142,12 @@ class SoundfileDecoder(Decoder):
         elif self.file.subtype == "VORBIS":
             begin = min(at, ogg.safe_seek(self.opened))
         with hushed(self.quiet):
-            self.file.seek(begin)
+            if sf.SoundFile.seekable(self.file):
+                self.file.seek(begin)
+            else:  # GSM, G.721: libsndfile only goes forward in them
+                self.close()
+                self._open()
+                begin = 0
             while begin < at:
                 passed = len(self.file.read(min(at - begin, 16 * chunk), dtype="float32", always_2d=True))
                 if not passed:

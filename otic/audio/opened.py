@@ -42,13 +42,16 @@ class Opened:
         """Up to `count` bytes from `offset`."""
         if offset + count <= len(self.head):
             return self.head[offset : offset + count]
-        if isinstance(self.file, int):
-            return os.pread(self.file, count, offset)
-        here = self.file.tell()
-        self.file.seek(offset)
-        data = self.file.read(count)
-        self.file.seek(here)
-        return data
+        try:
+            if isinstance(self.file, int):
+                return os.pread(self.file, count, offset)
+            here = self.file.tell()
+            self.file.seek(offset)
+            data = self.file.read(count)
+            self.file.seek(here)
+            return data
+        except OSError as error:  # a failing disk
+            raise AudioError(f"{self.name}: cannot be read ({reason(error)}).", "unreadable") from None
 
     def position(self) -> int:
         """How far the last one to read without `at` has come."""
@@ -97,8 +100,7 @@ def _regular(path: str | os.PathLike[str], name: str) -> tuple[int, int]:
     except FileNotFoundError:
         raise AudioError(f"{name}: no such file. Check the path.", "missing") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"{name[:200]}: cannot be opened ({reason}).", "unreadable") from None
+        raise AudioError(f"{name[:200]}: cannot be opened ({reason(error)}).", "unreadable") from None
     info = os.fstat(fd)
     if not stat.S_ISREG(info.st_mode):
         os.close(fd)
@@ -123,6 +125,11 @@ def _seekable(src: Bytes, name: str) -> File:
     if not isinstance(data, bytes):
         raise AudioError(f"{name}: opened as text. Open it in binary mode, open(path, 'rb').", "not_a_file")
     return io.BytesIO(data)
+
+
+def reason(error: Exception) -> str:
+    """The system's words for what went wrong."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _some(it: Opened) -> Opened:

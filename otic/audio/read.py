@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -126,6 +127,9 @@ def decoded(src: Src, *, on_error: str = "raise", non_finite: str = "raise") -> 
         decoder: Decoder = ArrayDecoder(src[0], src[1], "<array>")
         yield _sane(Decoded("<array>", decoder, Levels("<array>", non_finite)))
         return
+    if not isinstance(src, Bytes):
+        text = f"{name}: neither a path, nor bytes, nor a binary file. Give an array with its rate: (array, rate)."
+        raise AudioError(text, "not_a_file")
     with opened(src) as file:
         decoder, kind = open_decoder(file)
         try:
@@ -180,10 +184,10 @@ def read(
         AudioWarning: usable, but truncated, silent, over full scale, ...; its `kind` says which.
     """
     _check_stretch(start, duration)
-    if rate is not None and rate < 1:
-        raise ConfigError(f"rate={rate}: a whole number of Hz, or None for the file's own.")
+    if rate is not None and not (isinstance(rate, Integral) and rate >= 1):
+        raise ConfigError(f"rate={rate!r}: a whole number of Hz, or None for the file's own.")
     with decoded(src, on_error=on_error, non_finite=non_finite) as sound:
-        old, new = sound.decoder.rate, sound.decoder.rate if rate is None else rate
+        old, new = sound.decoder.rate, sound.decoder.rate if rate is None else int(rate)
         _check_length(sound, start, duration, max_seconds)
         first, frames, skip, count = cut(start, duration, old, new)
         pieces = list(_within(sound, sound.mono(first, frames), max_seconds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,26 +99,31 @@ class _Cutter:
 
     def __init__(self, size: int, hop: int, block: int):
         self.size, self.hop, self.block = size, hop, block
-        self.buffer = np.zeros(0, np.float32)
-        self.at = 0  # the stream position of the buffer's first sample
+        self.pieces: deque[np.ndarray] = deque()  # joined when a window is complete: long windows have many
+        self.at = 0  # the stream position of the first piece's first sample
+        self.end = 0  # and after the last one's last
         self.next = 0  # where the next window starts
 
     def push(self, piece: np.ndarray) -> Iterator[tuple[list[int], np.ndarray]]:
-        self.buffer = np.concatenate([self.buffer, piece])
-        end = self.at + len(self.buffer)
-        while self.next + self.size <= end:
-            fit = min(self.block, (end - self.size - self.next) // self.hop + 1)
+        self.pieces.append(piece)
+        self.end += len(piece)
+        while self.next + self.size <= self.end:
+            fit = min(self.block, (self.end - self.size - self.next) // self.hop + 1)
             first = [self.next + i * self.hop for i in range(fit)]
             yield first, np.stack([self._window(a) for a in first])
             self.next = first[-1] + self.hop
-        drop = max(0, min(self.next, end - self.size) - self.at)  # a last window may be moved back: keep one
-        self.buffer, self.at = self.buffer[drop:], self.at + drop
+        keep = min(self.next, self.end - self.size)  # a last window may be moved back
+        while self.at + len(self.pieces[0]) <= keep:
+            self.at += len(self.pieces.popleft())
+        if self.at < keep:
+            self.pieces[0], self.at = self.pieces[0][keep - self.at :], keep
 
     def close(self) -> Iterator[tuple[list[int], np.ndarray]]:
-        total = self.at + len(self.buffer)
-        last = starts(total, self.size, self.hop)[-1]
-        if total and (self.next == 0 or last > self.next - self.hop):
+        last = starts(self.end, self.size, self.hop)[-1]
+        if self.end and (self.next == 0 or last > self.next - self.hop):
             yield [last], self._window(last)[None]
 
     def _window(self, first: int) -> np.ndarray:
-        return self.buffer[first - self.at : first - self.at + self.size]
+        if len(self.pieces) > 1:
+            self.pieces = deque([np.concatenate(self.pieces)])
+        return self.pieces[0][first - self.at : first - self.at + self.size]

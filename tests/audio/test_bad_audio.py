@@ -249,6 +249,19 @@ def test_permission_errors_are_told(tmp_path, monkeypatch):
     assert caught.value.kind == "unreadable"
 
 
+def test_a_failing_disk_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "x.ogg"
+    sf.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 16000), 16000)
+
+    def fail(fd, count, offset):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(AudioError, match=r"x\.ogg: cannot be read \(Input/output error\)") as caught:
+        read(path)
+    assert caught.value.kind == "unreadable"
+
+
 @pytest.mark.parametrize("name", ["x" * 5000 + ".wav", "a/" * 2500 + "x.wav", "nul\0.wav"])
 def test_impossible_paths(name):
     with pytest.raises(AudioError) as caught:

@@ -29,7 +29,7 @@ BY_SOUNDFILE = {
     "mp3": ("MP3", "MPEG_LAYER_III"),
     "aiff": ("AIFF", "PCM_16"),
 }
-BY_PYAV = {"m4a": ("ipod", "aac"), "webm": ("webm", "libopus")}
+BY_PYAV = {"m4a": ("ipod", "aac"), "aac": ("adts", "aac"), "webm": ("webm", "libopus")}
 
 
 def sweep(rate=RATE, seconds=SECONDS):
@@ -192,6 +192,28 @@ def test_flac_of_unknown_length(files):
         read(streamed, max_seconds=2.0)
 
 
+@pytest.mark.parametrize("name", ["flac", "mp3", "aac"])
+def test_a_tag_in_front_hides_nothing(files, name):
+    tagged = b"ID3\x04\0\0\0\0\x03\x74" + bytes(500) + files(name)
+    sound = read(tagged)
+    assert sound.notes == () and info(tagged).format == info(files(name)).format
+    np.testing.assert_array_equal(sound.wave, read(files(name)).wave)
+
+
+def test_rf64_tells_its_length_in_64_bits(tmp_path):
+    sf.write(tmp_path / "x.rf64", sweep(), RATE, format="RF64", subtype="PCM_16")
+    assert read(tmp_path / "x.rf64").notes == ()
+    os.truncate(tmp_path / "x.rf64", 20_000)
+    assert read(tmp_path / "x.rf64", warn=False).notes == ("truncated",)
+
+
+@pytest.mark.parametrize("codec", ["GSM610", "G721_32"])
+def test_stretches_of_codecs_that_only_go_forward(tmp_path, codec):
+    sf.write(tmp_path / "x.wav", sweep(8000), 8000, subtype=codec)
+    whole = read(tmp_path / "x.wav").wave
+    np.testing.assert_array_equal(read(tmp_path / "x.wav", start=2.5, duration=1).wave, whole[20_000:28_000])
+
+
 @pytest.mark.timeout(60)
 def test_flac_that_claims_half_a_month(files):
     liar = with_total(files("flac"), 1 << 35)  # 128 GiB as float32
@@ -268,6 +290,7 @@ def test_unsigned_bytes_and_tensors():
     np.testing.assert_allclose(read(((wave * 128 + 128).astype(np.uint8), 16000)).wave, wave, atol=1 / 64)
     tensor = torch.from_numpy(wave).requires_grad_()
     np.testing.assert_array_equal(read((tensor, 16000)).wave, wave)
+    np.testing.assert_allclose(read((tensor.bfloat16(), 16000)).wave, wave, rtol=1 / 256)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +299,8 @@ def test_unsigned_bytes_and_tensors():
         (np.zeros((3, 4, 5), np.float32), 16000, "bad_header"),
         (np.zeros((4, 4), np.float32), 16000, "bad_header"),
         (np.zeros(0, np.float32), 16000, "empty_audio"),
+        (np.zeros((0, 2), np.float32), 16000, "empty_audio"),
+        (np.zeros((2, 0), np.float32), 16000, "empty_audio"),
         (np.array(["a"]), 16000, "unsupported_format"),
         (np.zeros(100, complex), 16000, "unsupported_format"),
         (np.ones(100, np.float32), 500, "bad_header"),
@@ -359,6 +384,11 @@ def test_pipes_as_file_objects(files, name):
 def test_impossible_stretches(options):
     with pytest.raises(ConfigError, match="seconds"):
         read((np.ones(16000, np.float32), 16000), **options)
+
+
+def test_what_is_no_source():
+    with pytest.raises(AudioError, match=r"ndarray>: .*\(array, rate\)"):
+        read(np.zeros(500))
 
 
 @pytest.mark.parametrize("rate", [0, -5])
