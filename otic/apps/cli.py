@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
@@ -109,7 +110,7 @@ def pretrain(
     )  # fmt: skip
     loss = "" if run.loss is None else f", loss {run.loss:.4g}"
     asks = {"clap": "evaluate {} --data SRC --protocol retrieval,zero-shot", "caption": "caption {} AUDIO"}
-    then = asks.get(run.recipe.method, "evaluate {} --data SRC").format(run.folder)
+    then = asks.get(run.recipe.method, "evaluate {} --data SRC").format(quote(str(run.folder)))
     text = f"{run.weights}: {run.steps} steps{loss}\nreport: {run.report}\nnext: otic {then}"
     return Answer(run.to_dict(), text, SOME_FAILED if run.bad else DONE)
 

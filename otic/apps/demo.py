@@ -6,6 +6,7 @@ import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -141,10 +142,9 @@ def _map(run: Run, source: Source) -> Section:
 
 def _text(out: Path, data: str, results: Results) -> str:
     """The table, and what to try next."""
-    quoted = f'"{data}"' if any(c in data for c in " ?&*") else data
-    following = [
-        f"otic info {out}", f"otic evaluate {out} --data {quoted} --protocol linear --out {out}/scores",
-        f"otic embed {out} FOLDER --out vectors.parquet",
-    ]  # fmt: skip
+    run, scores = quote(str(out)), quote(str(out / "scores"))
+    following = [f"otic info {run}", f"otic embed {run} FOLDER --out vectors.parquet"]
+    if any(row.protocol == "linear" for row in results.rows):
+        following.insert(1, f"otic evaluate {run} --data {quote(data)} --protocol linear --out {scores}")
     lines = [results.table(SHOWN), scoreboard.sentence(results)] if results.rows else list(results.notes)
     return "\n\n".join([*lines, f"report: {out / 'report.html'}", "next:\n  " + "\n  ".join(following)])

@@ -188,7 +188,7 @@ def class_styles(names: Sequence[str]) -> dict[str, Style]:
 
 def confusion(counts: Int[np.ndarray, "c c"], classes: Sequence[str]) -> str:
     """True classes down, guesses across; the shade is the share of the true class."""
-    dense = len(classes) > 20
+    size = " dense" if len(classes) > 20 else " snug" if len(classes) > 10 else ""
     head = "".join(f"<th><span>{text(name)}</span></th>" for name in classes)
     rows = []
     for name, row in zip(classes, counts):
@@ -200,7 +200,7 @@ def confusion(counts: Int[np.ndarray, "c c"], classes: Sequence[str]) -> str:
         )
         rows.append(f"<tr><th>{text(name)}</th>{cells}</tr>")
     return (
-        f'<div class="scroll"><table class="confusion{" dense" * dense}"><thead><tr><th></th>{head}</tr></thead>'
+        f'<div class="scroll"><table class="confusion{size}"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -78,7 +78,9 @@ def test_data_without_labels_gets_a_map(tmp_path):
     sounds.mkdir()
     for i, file in enumerate(sorted((tmp_path / "made").rglob("*.flac"))):
         file.rename(sounds / f"{i}.flac")
-    result = demo(data=sounds, out=tmp_path / "run", minutes=0.02, settings=SMALL, quiet=True)
+    out = tmp_path / "my run"
+    result = demo(data=sounds, out=out, minutes=0.02, settings=SMALL, quiet=True)
     assert not result.results.rows
     assert "no labels" in result.text
-    assert "Embedding map" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"otic info '{out}'" in result.text and "otic evaluate" not in result.text, "what is told to try works"
+    assert "Embedding map" in (out / "report.html").read_text(encoding="utf-8")

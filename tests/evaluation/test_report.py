@@ -106,6 +106,24 @@ def test_a_browser_opens_it_without_errors_or_requests(page, scheme, width):
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
 
 
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="no chromium")
+def test_a_table_of_twenty_classes_is_seen_whole(tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    names = [f"alternating drums {k}"[:17] for k in range(20)]
+    table = charts.confusion(np.full((20, 20), 12), names)
+    body = f'<div class="two"><div>{table}</div><div></div></div>'
+    report.write(tmp_path / "r.html", "Many", report.Section(title="Confusions", body=body))
+    with sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        for width in (1280, 400):
+            tab = browser.new_page(viewport={"width": width, "height": 900})
+            tab.goto((tmp_path / "r.html").as_uri())
+            hidden = "(x => x.scrollWidth - x.clientWidth)(document.querySelector('.scroll'))"
+            assert tab.evaluate(hidden) <= 0, width
+        browser.close()
+
+
 def test_sections_appear_only_with_data(tmp_path):
     assert report.curves([]) is None and report.masked([]) is None and report.notes([]) is None
     report.write(tmp_path / "r.html", "Empty", None, report.notes(["one"]))
