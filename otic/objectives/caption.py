@@ -4,7 +4,7 @@ Classification, captioning, questions: every task is a prompt and a text. What t
 tokens in front of the prompt, and the text is predicted token by token. All tasks share this one loss, without heads or
 weights of their own; so was the audio encoder of MS-CLAP 2023 trained on 22 tasks (HTSAT-22, arXiv 2309.05767).
 
-    L = - mean over the text tokens of the batch  log p(text_i | prefix, prompt, text_<i)
+    L = - mean over the text tokens of the batch (of all processes)  log p(text_i | prefix, prompt, text_<i)
 
 Axes: b clips, t frames, f mel bins, k prefix tokens, d the language model's width, l text tokens, a tokens of texts.
 """
@@ -14,12 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from otic.core.batch import Batch, Loss
 from otic.core.errors import DataError
 from otic.models.captioner import Captioner, CaptionerConfig, to_file
+from otic.models.projector import everyone
 from otic.models.tokenizer import Tokenizer
 from otic.objectives.base import Objective
 
@@ -91,5 +93,6 @@ class Caption(Objective):
         ids, answer = self.captioner.line(prompts, list(batch.text))
         prefix = self.captioner.prefix(batch.spec, batch.frames, gen)
         logits, target = self.captioner.logits(prefix, ids, answer, gen), ids[answer]  # [a, v], [a]
-        loss = F.cross_entropy(logits.float(), target)
+        here = torch.tensor([float(len(target))], device=target.device)  # each process has texts of its own lengths
+        loss = F.cross_entropy(logits.float(), target, reduction="sum") / everyone(here).mean()
         return Loss(loss, {"accuracy": (logits.argmax(1) == target).float().mean().detach()})

@@ -1,7 +1,11 @@
 """The captioner's loss against its formula, what learns and what stays, and that it does learn to answer."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.distributed as dist
+from forks import two_of
 
 from otic.core.batch import Batch
 from otic.core.errors import DataError
@@ -45,6 +49,37 @@ def test_the_loss_is_the_mean_over_the_tokens_of_the_texts():
     assert 0 <= loss.parts["accuracy"] <= 1
 
 
+def gradients(out):
+    """A process's share of clips whose texts are of very different lengths."""
+    rank, size, whole = dist.get_rank(), dist.get_world_size(), uneven()
+    own = slice(rank * 8 // size, (rank + 1) * 8 // size)
+    method = objective()
+    part = replace(
+        whole, wave=whole.wave[own], lengths=whole.lengths[own], spec=whole.spec[own], text=whole.text[own],
+        prompts=whole.prompts[own],
+    )  # fmt: skip
+    loss = method(part, generator(0)).total
+    loss.backward()
+    both = torch.cat([loss.detach()[None], *(p.grad.flatten() for p in method.parameters() if p.grad is not None)])
+    dist.all_reduce(both)
+    if rank == 0:
+        torch.save(both / size, out / "two.pt")
+
+
+def uneven():
+    return replace(batch(), text=("a dog that barks",) * 4 + ("x",) * 4)
+
+
+def test_two_processes_are_one(tmp_path):
+    """The mean is over all tokens, not over the means of processes whose texts are short or long."""
+    two_of(gradients, tmp_path)
+    method = objective()
+    loss = method(uneven(), generator(0)).total
+    loss.backward()
+    one = torch.cat([loss.detach()[None], *(p.grad.flatten() for p in method.parameters() if p.grad is not None)])
+    torch.testing.assert_close(torch.load(tmp_path / "two.pt"), one, rtol=1e-4, atol=1e-6)
+
+
 def test_clips_without_a_prompt_get_the_configs():
     method = objective(prompt="what?").eval()
     asked, silent = (method(batch(prompts), generator(0)).total for prompts in (("what?",) * 8, None))
@@ -52,9 +87,18 @@ def test_clips_without_a_prompt_get_the_configs():
     assert not torch.equal(asked, method(batch(("who?",) * 8), generator(0)).total)
 
 
-def test_without_texts_there_is_nothing_to_learn():
-    from dataclasses import replace
+@torch.no_grad()
+def test_padding_is_not_heard():
+    method, clips = objective().eval(), replace(batch(), frames=torch.tensor([64, 32, 48, 16] * 2))
+    padded = clips.spec.clone()
+    for clip, frames in zip(padded, clips.frames.tolist(), strict=True):
+        clip[:, frames:] = 9.0
+    loss = method(clips, generator(0)).total
+    assert torch.equal(method(replace(clips, spec=padded), generator(0)).total, loss)
+    assert not torch.equal(method(replace(clips, frames=None), generator(0)).total, loss)
 
+
+def test_without_texts_there_is_nothing_to_learn():
     with pytest.raises(DataError, match="learns from texts"):
         objective()(replace(batch(), text=None), generator(0))
 
