@@ -342,7 +342,7 @@ def head_of(case, how):
 def test_a_fine_tuned_file_gives_the_stored_logits(cases, tmp_path):
     """Written in both layouts with its positions adapted, as upstream saves it, and read again."""
     for case in cases:
-        name, frames, encoder, stored = next(finetuned(case))
+        name, frames, encoder, stored = next(found for found in finetuned(case) if "cls" in found[-1])
         head, grid = head_of(case, "cls_dist"), encoder.grid(frames)
         tuned = ViT(replace(encoder.cfg, table=grid))
         state = encoder.state_dict() | {"position_table": encoder.positions(grid)}
@@ -363,7 +363,7 @@ def test_a_fine_tuned_file_gives_the_stored_logits(cases, tmp_path):
 @torch.no_grad()
 def test_bfloat16_stays_near(cases):
     for case in cases:
-        for name, frames, encoder, stored in list(finetuned(case))[:1]:
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = head_of(case, "mean")(encoder(case.spec(frames))).float()
-            close(f"{name} autocast", logits, stored["avgtok"], 0.05)
+        name, frames, encoder, stored = next(found for found in finetuned(case) if "avgtok" in found[-1])
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = head_of(case, "mean")(encoder(case.spec(frames))).float()
+        close(f"{name} autocast", logits, stored["avgtok"], 0.05)
