@@ -21,7 +21,7 @@ from otic.recipes import Recipe
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def flops(objective: nn.Module, batch: Batch, step: int = 0) -> float:
+def flops(objective: nn.Module, batch: Batch) -> float:
     """Floating-point operations of forward and backward for one clip, a multiply and an add counted apart.
 
     Counts what is executed (PyTorch's own counter over matrix products and convolutions), teachers included; the
@@ -30,7 +30,7 @@ def flops(objective: nn.Module, batch: Batch, step: int = 0) -> float:
     with sdpa_kernel(SDPBackend.MATH):  # the fused CPU kernel is not counted; the products it replaces are
         counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _backward})
         with counter:
-            objective(batch, generator("work", step)).total.backward()
+            objective(batch, generator("work")).total.backward()
     objective.zero_grad()
     return float(counter.get_total_flops()) / len(batch)
 

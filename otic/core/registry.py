@@ -20,7 +20,8 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
 
 
 class Registry(dict[str, T]):
-    """A dict from name to thing; `@registry.add` or `registry.add("name")` files one.
+    """A dict from name to thing. `@registry.add` files a thing under its own name, `@registry.named("name")` and
+    `registry.add(thing, "name")` under that one.
 
     Raises:
         ConfigError: on an unknown name, with the nearest spelling.
@@ -34,6 +35,7 @@ class Registry(dict[str, T]):
         raise ConfigError(unknown(self.what, name, self))
 
     def add(self, thing: T, name: str | None = None) -> T:
+        """File `thing`, by default under its `__name__`; returns it."""
         key = name or getattr(thing, "__name__", None)
         assert isinstance(key, str), f"this {self.what} has no name"
         assert key not in self, f"{self.what} {key!r} is filed twice"
@@ -41,4 +43,5 @@ class Registry(dict[str, T]):
         return thing
 
     def named(self, name: str) -> Callable[[T], T]:
+        """A decorator that files what it is put on."""
         return lambda thing: self.add(thing, name)

@@ -43,9 +43,11 @@ class World:
 
     @property
     def main(self) -> bool:
+        """Is this the process that writes the files?"""
         return self.rank == 0
 
     def autocast(self) -> AbstractContextManager[None]:
+        """Where a step's arithmetic runs: in `dtype`; nothing changes in float32."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
@@ -67,10 +69,12 @@ class World:
         return [value for values in every for value in values]
 
     def barrier(self) -> None:
+        """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
 
     def leave(self) -> None:
+        """Leave the group."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 

@@ -30,7 +30,8 @@ Words = tuple[str, ...]
 
 
 def words(text: str) -> Words:
-    """
+    """What is compared.
+
     >>> words("A dog's bark, twice.")
     ('a', "dog's", 'bark', 'twice')
     """

@@ -25,10 +25,10 @@ def encode(levels: UInt8[np.ndarray, "h w"], palette: UInt8[np.ndarray, "256 3"]
     return b"\x89PNG\r\n\x1a\n" + header + body
 
 
-def palette(stops: tuple[str, ...] = STOPS) -> UInt8[np.ndarray, "256 3"]:
-    """256 colours from evenly spaced stops; the default's lightness rises evenly, so it survives print and any eye."""
-    colours = np.array([[int(s[k : k + 2], 16) for k in (0, 2, 4)] for s in stops], dtype=float)
-    at, where = np.linspace(0, len(stops) - 1, 256), np.arange(len(stops))
+def palette() -> UInt8[np.ndarray, "256 3"]:
+    """256 colours between evenly spaced stops; lightness rises evenly, so it survives print and any eye."""
+    colours = np.array([[int(s[k : k + 2], 16) for k in (0, 2, 4)] for s in STOPS], dtype=float)
+    at, where = np.linspace(0, len(STOPS) - 1, 256), np.arange(len(STOPS))
     return np.stack([np.interp(at, where, c) for c in colours.T], axis=1).round().astype(np.uint8)
 
 

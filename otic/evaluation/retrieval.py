@@ -78,7 +78,7 @@ def both_ways(
     return {"text_to_audio": rank(near, match), "audio_to_text": rank(near.T, match.T)}
 
 
-def rank(near: Float[np.ndarray, "q g"], match: Bool[np.ndarray, "q g"], top: int = TOP) -> Ranked:
+def rank(near: Float[np.ndarray, "q g"], match: Bool[np.ndarray, "q g"]) -> Ranked:
     """Where the right answers stand when each query's items are put in the order of their similarity.
 
     Args:
@@ -87,9 +87,9 @@ def rank(near: Float[np.ndarray, "q g"], match: Bool[np.ndarray, "q g"], top: in
     """
     near = np.where(np.isnan(near), -np.inf, near)
     best = np.where(match, near, -np.inf).max(1, keepdims=True)
-    order = np.lexsort((match, -near), axis=-1)[:, :top]  # wrong ones first among equals
+    order = np.lexsort((match, -near), axis=-1)[:, :TOP]  # wrong ones first among equals
     hits, places = np.take_along_axis(match, order, 1), np.arange(1, order.shape[1] + 1)
-    could = np.minimum(match.sum(1), top)
+    could = np.minimum(match.sum(1), TOP)
     in_file = (hits[:, None, :] & (order[:, None, :] <= order[:, :, None])).sum(2)  # hits up to this one in the gallery
     return Ranked(
         first=1 + (~match & (near >= best)).sum(1),

@@ -56,16 +56,13 @@ def inverse_block(
     return _exactly(k, squares(count, grid, max(centres, at_least or 0), block, gen), gen)
 
 
-def block(
-    count: int, grid: tuple[int, int], *, keep: float, adjust: float = 0.0, block: int = 5, gen: Generator
-) -> Bool[Tensor, "count n"]:
+def block(count: int, grid: tuple[int, int], *, keep: float, block: int = 5, gen: Generator) -> Bool[Tensor, "count n"]:
     """Hides square blocks (data2vec 2.0 without inversion), then trims or fills to exactly int(n * keep) visible.
 
-    Arguments and errors as in `inverse_block`; the number of blocks follows the hidden share plus `adjust`,
-    at least one.
+    Arguments and errors as in `inverse_block`; the number of blocks follows the hidden share, at least one.
     """
     k = visible_count(grid, keep)
-    centres = max(1, block_count(grid, share=1 - keep, adjust=adjust, block=block))
+    centres = max(1, block_count(grid, share=1 - keep, adjust=0.0, block=block))
     return ~_exactly(size(grid) - k, squares(count, grid, centres, block, gen), gen)
 
 

@@ -26,6 +26,7 @@ from otic.core.ramps import Ramp
 from otic.core.seeds import generator
 from otic.models.cells import Ruler
 from otic.models.init import init_xavier
+from otic.models.targets import along_main
 from otic.models.vit import Encoded, ViT
 from otic.objectives.base import Objective
 from otic.objectives.distances import distance, mean_of
@@ -131,8 +132,7 @@ class Distill(Objective):
         if not len(self.staff):
             return result
         guess = self.readers[0].tokens(self.net.encode(tokens, visible, gen=gen).patches).float()  # type: ignore[operator]
-        main = torch.linalg.eigh(guess.flatten(0, 1).T.cov()).eigenvectors[:, -1]
-        line = guess @ main[:, None]
+        line = along_main(guess, guess)[..., None]
         line = line if visible is None else masking.scatter(line, visible, line.new_zeros(*visible.shape, 1))
         return result | {"guess": line[..., 0].unflatten(1, grid)}
 

@@ -152,7 +152,7 @@ class EAT(Objective):
         weight = cfg.utterance_weight * (len(visible) if cfg.utterance == "sum" else 1)
         scale = math.sqrt(targets.shape[-1]) if cfg.loss_scale is None else cfg.loss_scale
         total = scale * (frame + weight * utterance)
-        parts = {"frame": frame.detach(), "utterance": utterance.detach(), **_spreads(guess, targets, hidden)}
+        parts = {"frame": frame, "utterance": utterance, **_spreads(guess, targets, hidden)}
         if self.pixels is not None:
             parts["pixels"] = error = self.pixels.loss(views.guess, spec, visible)
             total = total + cfg.reconstruction * error

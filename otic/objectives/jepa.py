@@ -129,10 +129,8 @@ class JEPA(Objective):
         views = self.draw(len(spec), self.student.grid(spec.shape[2]), hard, gen)
         passed = self.passed(spec, views, gen)
         loss = self.losses(passed)
-        total, parts = (
-            loss.total,
-            {**loss.parts, "context": views.context.float().mean(), "hard": torch.tensor(float(hard))},
-        )
+        total, parts = loss.total, dict(loss.parts)
+        parts |= {"context": views.context.float().mean(), "hard": torch.tensor(float(hard))}
         if self.pixels is not None:
             error = self.pixel_error(self.pixels, passed, spec, views.targets)
             total, parts["pixels"] = total + self.cfg.reconstruction * error, error.detach()

@@ -31,6 +31,7 @@ from otic.core.seeds import generator
 from otic.models.cells import Ruler
 from otic.models.heads import normalised_patches, paint, patches, pixel_loss
 from otic.models.init import init_linear, init_xavier
+from otic.models.targets import along_main
 from otic.models.vit import Encoded, ViT
 from otic.models.vit_decoder import DecoderShape, TransformerDecoder
 from otic.objectives.base import Objective
@@ -254,8 +255,7 @@ class MAMCLAP(Objective):
         if not len(self.staff):
             return shown
         guess = self.guess(visible, views)
-        main = torch.linalg.eigh(guess.flatten(0, 1).T.cov()).eigenvectors[:, -1]
-        return shown | {"guess": (guess @ main).unflatten(1, grid)}
+        return shown | {"guess": along_main(guess, guess).unflatten(1, grid)}
 
     def after_step(self, step: int) -> None:
         self.staff.follow(self.net, self.cfg.ema(step))

@@ -169,6 +169,7 @@ class Entry:
         )
 
     def save(self, root: Path, row: Row, seconds: float, origin: str = "") -> None:
+        """Keep it below `root`; `seconds` are those heard, which the row may know otherwise."""
         from safetensors.torch import save_file
 
         tensors = {"tokens": self.tokens.half(), "time": self.cells.time, "freq": self.cells.freq, "spans": self.spans}
@@ -180,7 +181,8 @@ class Entry:
 
     @staticmethod
     def load(root: Path, name: str, origin: str = "") -> Entry:
-        """
+        """What was kept of the clip of this id, whose sound is at `origin`.
+
         Raises:
             DataError: when the clip has not been heard, or its file is damaged.
         """
