@@ -45,6 +45,14 @@ def test_all_but_the_two_ends_are_whole_squares(side, hidden):
         assert hidden - whole_squares(image, side) <= 2 * (side**2 - 1)
 
 
+def test_no_cut_between_squares_is_preferred():
+    """Neighbours are hidden together equally often wherever they lie."""
+    hidden = ~masking.clusters(6000, (12, 12), hidden=36, side=4, gen=generator(8)).view(-1, 12, 12)
+    for pairs in (hidden[:, 1:] & hidden[:, :-1], (hidden[:, :, 1:] & hidden[:, :, :-1]).mT):
+        share = pairs.float().mean((0, 2))[1:-1]  # away from the border, where squares are cut
+        assert share.max() < 1.15 * share.min()
+
+
 def test_few_hidden_patches_lie_together():
     """Nothing wraps round a border: one square's worth spans at most two squares (the two ends of the stretch)."""
     for row in ~masking.clusters(200, (12, 9), hidden=9, side=3, gen=generator(4)):

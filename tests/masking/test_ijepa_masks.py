@@ -9,6 +9,7 @@ from otic.core.errors import ConfigError
 from otic.core.ramps import Ramp
 from otic.core.seeds import generator
 from otic.masking import Curriculum, ijepa_legacy
+from otic.masking.ijepa import ijepa_sizes
 from otic.recipes.base import stretch
 
 
@@ -37,8 +38,19 @@ def test_never_hangs(grid, targets, contexts, min_keep, overlap, step):
 def test_contexts_keep_off_the_targets_where_there_is_room():
     views = ijepa_legacy(50, (16, 16), step=3, gen=generator(0))
     assert not (views.context[:, 0] & views.targets.any(1)).any()
+    assert views.context.sum(2).unique().numel() == views.targets.sum(2).unique().numel() == 1
     over = ijepa_legacy(50, (16, 16), step=3, overlap=True, gen=generator(0))
     assert (over.context[:, 0] & over.targets.any(1)).any()
+
+
+def test_sizes_follow_from_the_step_alone():
+    """One number of the step's generator gives a block's scale and its aspect; the context's comes next."""
+    for step in range(20):
+        first, second = torch.rand(2, generator=torch.Generator().manual_seed(step)).tolist()
+        area, ratio = int(24 * 20 * (0.15 + 0.05 * first)), 0.5 + 2.0 * first
+        frame = round(int(24 * 20 * (0.85 + 0.15 * second)) ** 0.5)
+        sizes = ijepa_sizes((24, 20), step=step, scale=(0.15, 0.2), aspect=(0.5, 2.5), context=(0.85, 1.0))
+        assert sizes == ((round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)), (min(frame, 23), min(frame, 19)))
 
 
 def test_last_row_and_column_are_never_used():

@@ -81,6 +81,8 @@ def test_one_block_is_a_rectangle_round_its_centre(grid, block, seed):
 
 
 def test_published_counts():
+    masks = (masking.inverse_block(9, (64, 8), keep=0.2, gen=generator(1), **kw) for kw in ({}, {"adjust": 0.07}))
+    assert torch.equal(*masks)
     assert masking.block_count((64, 8), share=1 - 0.8, adjust=0.07, block=5) == 5
     assert masking.block_count((64, 8), share=1 - 0.75, adjust=0.1, block=5) == 7
     assert masking.block_count((32, 8), share=1 - 0.8, adjust=0.07, block=5) == 2
@@ -102,6 +104,11 @@ def test_hidden_blocks():
     hidden = ~masks.view(-1, 16, 8)
     loose = ~masking.random(400, (16, 8), keep=0.6, gen=generator(3)).view(-1, 16, 8)
     assert (hidden[:, 1:] & hidden[:, :-1]).sum() > 1.5 * (loose[:, 1:] & loose[:, :-1]).sum()
+    draw = rng("hidden blocks")  # the published rule on the hidden share
+    theirs = np.stack([rule((16, 8), 0.25, 0.0, 4, draw)[0] for _ in range(2000)]).reshape(-1, 16, 8)
+    ours = ~masking.block(2000, (16, 8), keep=0.75, block=4, gen=generator(4)).view(-1, 16, 8)
+    near = [(m[:, 1:] & m[:, :-1]).sum() / len(m) for m in (ours.numpy(), theirs)]
+    assert near[0] == pytest.approx(near[1], rel=0.05)
 
 
 def test_block_below_one_is_refused():

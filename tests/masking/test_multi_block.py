@@ -83,6 +83,13 @@ def test_context_and_targets_share_nothing(remove):
         assert not (context.any(1) & target.any(1)).any()
 
 
+def test_aspect_stretches_along_time():
+    """A sixteenth of the grid, four times as long as the grid's own proportions."""
+    blocks = masking.multi_block(3, (32, 16), scale=(1 / 16, 1 / 16), aspect=(4.0, 4.0), gen=generator(0)).targets
+    blocks = blocks.view(-1, 32, 16)
+    assert (blocks.any(2).sum(1) == 16).all() and (blocks.any(1).sum(1) == 2).all()
+
+
 def along_time(masks):
     """Where in time a mask's tokens lie: the distribution function, mean over masks."""
     time = masks.view(-1, 32, 8).double().sum(2)

@@ -47,6 +47,13 @@ def test_strips_are_whole_rows_and_columns(grid, time, freq, seed):
     assert rows.sum(1).tolist() == [int(grid[1] * freq)] * 2
 
 
+def test_strips_are_drawn_for_each_clip():
+    masks = masking.strips(60, (16, 8), keep_time=0.5, keep_freq=0.5, gen=generator(2)).view(60, 16, 8)
+    for kept in (masks.any(2), masks.any(1)):
+        assert len(kept.unique(dim=0)) > 30
+        assert (kept.float().mean(0) - 0.5).abs().max() < 5 * 0.5 / 60**0.5
+
+
 def test_bad_shares_and_grids_are_refused():
     with pytest.raises(ConfigError, match=r"keep=1.5"):
         masking.random(1, (4, 4), keep=1.5, gen=generator(0))
