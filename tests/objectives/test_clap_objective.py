@@ -113,7 +113,10 @@ def test_weights_of_hard_negatives():
             math.exp(logits[i, j]) * (1 if j == i else 4 * math.exp(beta * logits[i, j]) / sum(heavy)) for j in range(5)
         ]
         assert torch.allclose(row, torch.tensor(wanted), rtol=1e-5)
-    assert build(hard=0.5)(batch(), generator(0)).total > build()(batch(), generator(0)).total
+    audio, text = vectors(build(), batch())
+    scaled, target = audio @ text.T / 0.07, torch.arange(8)
+    wanted = sum(F.cross_entropy(x + hardness(x, beta), target) for x in (scaled, scaled.T)) / 2
+    assert build(hard=beta)(batch(), generator(0)).total.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 def test_frozen_towers_stay_and_are_heard_once():
@@ -160,6 +163,23 @@ def test_what_is_computed_once_does_not_depend_on_company():
             generator(1),
         )  # fmt: skip
     assert torch.equal(other(batch(), generator(0)).total, first)
+
+
+def test_what_is_remembered_is_what_would_be_heard():
+    """Of clips of unequal length, each by its own frames; kept in float16."""
+    frames = [64, 17, 33, 48, 64, 16, 40, 5]
+    fresh, kept = (build(freeze_audio=True, freeze_text=True, remember=r) for r in (False, True))
+    want = fresh(batch(frames=frames), generator(0)).total.item()
+    assert kept(batch(frames=frames), generator(0)).total.item() == pytest.approx(want, rel=1e-3)
+
+
+def test_parts_are_those_of_the_matrix_of_cosines():
+    objective = build()
+    audio, text = vectors(objective, batch())
+    cosine, parts = audio @ text.T, objective(batch(), generator(0)).parts
+    right = sum(max(range(8), key=row.__getitem__) == i for i, row in enumerate(cosine.tolist()))
+    assert parts["accuracy"].item() == pytest.approx(right / 8)
+    assert parts["match_cosine"].item() == pytest.approx(cosine.diagonal().mean().item(), rel=1e-4)
 
 
 def test_remembering_wants_a_frozen_tower():

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from otic.audio.frontend import FrontendConfig
 from otic.core.batch import Batch
 from otic.core.errors import ConfigError
+from otic.core.ramps import Ramp
 from otic.core.seeds import generator
 from otic.models import ViT, ViTConfig
 from otic.objectives import Distill, DistillConfig
@@ -122,6 +123,23 @@ def test_with_the_moving_average_among_them():
     shown = objective.preview(batch(), generator(0))
     assert shown["guess"].shape == shown["visible"].shape == (4, 6, 8)
     assert not shown["guess"][~shown["visible"]].any()
+
+
+def test_the_moving_average_follows_the_student():
+    objective = build(DistillConfig(teachers=("self",), ema=Ramp(0.5, 0.5)), given=[])
+    before = objective.staff.own.encoder.proj.weight.clone()
+    with torch.no_grad():
+        objective.net.proj.weight.add_(1.0)
+    objective.after_step(1)
+    torch.testing.assert_close(objective.staff.own.encoder.proj.weight, before + 0.5)
+
+
+def test_a_step_keeps_its_share_of_the_moments_however_late_it_comes():
+    scale = Standard(2).train()
+    scale.steps.fill_(10**6)
+    scale(torch.ones(3, 2), torch.ones(3, 1, dtype=torch.bool))
+    scale.settle()
+    torch.testing.assert_close(scale.first, torch.full((2,), 1e-3))
 
 
 def test_without_pooled_vectors():

@@ -111,8 +111,10 @@ def test_pixels_of_the_targets():
         total.append((objective.pixels(guess[None])[0] - pixels[clip, shown.targets[clip, target]]).square().mean())
     error = objective.pixel_error(objective.pixels, passed, SPEC, shown.targets)
     torch.testing.assert_close(error, torch.stack(total).mean())
-    parts = objective(batch(), generator(0)).parts
-    assert parts["pixels"] > 0
+    plain, loss = build(), objective(batch(), generator(0))
+    plain.load_state_dict(objective.state_dict(), strict=False)
+    assert loss.parts["pixels"] > 0
+    torch.testing.assert_close(loss.total, plain(batch(), generator(0)).total + 0.5 * loss.parts["pixels"])
 
 
 @torch.no_grad()

@@ -122,6 +122,12 @@ def test_preview():
     assert torch.equal(first["visible"].flatten(1), objective.draw(3, (13, 8), generator(0)))
 
 
+def test_defaults_are_the_published_base_run():
+    cfg = MAEConfig()
+    assert (cfg.mask, cfg.hide, cfg.hide_time, cfg.hide_freq, cfg.normalise) == ("random", 0.8, 0.7, 0.3, True)
+    assert (cfg.decoder.decoder, cfg.decoder.depth, cfg.decoder.width, cfg.decoder.heads) == ("local", 16, 512, 16)
+
+
 def test_overlapping_patches():
     """The paper's stride of ten frames and bins: targets overlap, and are not painted."""
     objective = build({"stride": (10, 10)}, mask="strips")

@@ -162,6 +162,13 @@ def test_every_combination_trains_all_that_it_has(supervise, visible_from, share
         assert p.grad is not None and p.grad.abs().max() > 0, name
 
 
+def test_pixels_are_added_to_what_the_teacher_says():
+    objective = build(replace(CFG, recon="both", alpha=0.3), random_teacher())
+    loss = objective(batch(), generator(0))
+    away = (12 * loss.parts["visible"] + 36 * loss.parts["masked"] + loss.parts["pooled"]) / 49
+    assert loss.total.item() == pytest.approx((away + 0.3 * loss.parts["pixels"]).item(), rel=1e-5)
+
+
 def test_no_gradient_reaches_a_teacher_and_its_statistics_stay():
     teacher = Normed()
     before = copy.deepcopy(teacher.state_dict())
@@ -238,6 +245,19 @@ def test_other_label_branches(changes):
     objective = build(labelled(**changes))
     objective(batch(labels=torch.tensor([0, 1, 2, 4])), generator(0)).total.backward()
     assert all(p.grad is not None for p in objective.classifier.parameters())
+
+
+def test_what_the_label_branch_reads_and_how_it_is_normed():
+    data = batch(labels=torch.tensor([0, 1, 2, 4]))
+    for changes in ({"pool": "cls", "hidden": 0}, {"hidden": 0}, {"norm": "bn"}):
+        objective = build(labelled(**changes)).eval()
+        seen = objective.views(data.spec, objective.draw(4, GRID, generator(0)), None).seen
+        head = objective.classifier.train()  # BatchNorm by this batch
+        x = seen.cls if "pool" in changes else seen.patches.mean(1)
+        if "norm" in changes:
+            x = head.hidden[0](x)
+            x = F.relu((x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt())
+        torch.testing.assert_close(head(seen), head.linear(x), atol=1e-5, rtol=1e-4)
 
 
 def test_the_label_branch_warms_up_and_remembers_where_it_is():

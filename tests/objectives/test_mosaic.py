@@ -97,6 +97,21 @@ def test_one_view_hides_time_steps_the_other_frequency_rows():
     assert len({tuple(row) for row in first.any(2).tolist()}) > 1, "each clip has a mask of its own"
 
 
+@pytest.mark.parametrize("side", ["time", "freq"])
+def test_both_views_are_perturbed(side):
+    heard, _ = build().view(SPEC, side, generator(0))
+    assert torch.equal(heard, perturb(SPEC, CFG.perturb, generator(0))) and not torch.equal(heard, SPEC)
+    assert torch.equal(build(replace(CFG, perturb=None)).view(SPEC, side, generator(0))[0], SPEC)
+
+
+def test_what_the_log_shows():
+    parts = build().losses(FIRST.repeat(1, 4)[:, :32], SECOND.repeat(1, 4)[:, :32]).parts
+    first, second = (x.repeat(1, 4)[:, :32].double() for x in (FIRST, SECOND))
+    cosine = [float(a @ b / a.norm() / b.norm()) for a, b in zip(first, second, strict=True)]
+    assert parts["alignment"].item() == pytest.approx(sum(cosine) / 8, rel=1e-5)
+    assert parts["view_std"].item() == pytest.approx(first.std(0).mean().item(), rel=1e-5)
+
+
 def test_masks_as_the_published_code_has_them():
     objective, spec = build(replace(CFG, axes="published", perturb=None)), torch.zeros(2, 1, 1024, 128)
     _, first = objective.view(spec, "time", generator(0))
@@ -192,6 +207,15 @@ def test_stretch_pitch_and_filter():
     lowered = perturb(spec, replace(STILL, stop_chance=1.0), generator(0)) - spec
     stopped = (lowered + 0.5).abs() < 1e-4
     assert (stopped | (lowered.abs() < 1e-4)).all() and 0 < stopped[:, 0, 0].sum(1).max() <= 33
+
+
+def test_pitch_stops_at_the_edges_and_gain_is_one_number_a_clip():
+    spec = torch.arange(128.0).expand(64, 1, 2, 128)
+    moved = perturb(spec, replace(STILL, pitch_chance=1.0), generator(0))
+    assert (moved.diff(dim=3) >= 0).all() and moved.min() >= 0 and moved.max() <= 127
+    louder = (perturb(spec, replace(STILL, gain=0.5), generator(0)) - spec).flatten(1)
+    torch.testing.assert_close(louder, louder[:, :1].expand_as(louder), atol=1e-4, rtol=0)
+    assert -0.5 <= louder.min() < -0.3 and 0.3 < louder.max() <= 0.5
 
 
 def test_defaults_are_the_published_base_run():

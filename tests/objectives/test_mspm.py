@@ -137,8 +137,19 @@ def test_every_sampler_hides_what_it_should(sampler, encoder):
     index = hidden(objective)
     assert index.shape == (3, 24) and all(len(set(row.tolist())) == 24 for row in index)
     assert torch.equal(index, hidden(objective)) and not torch.equal(index, hidden(objective, 1))
-    if sampler == "legacy" and encoder is ENCODER:
-        assert (index > 0).all()
+    if sampler == "legacy":  # clusters never hide the first patch; frames are drawn one by one
+        assert (hidden(objective, spec=torch.zeros(40, 1, 96, 128)) > 0).all() == (encoder is ENCODER)
+
+
+@pytest.mark.parametrize("sampler", ["legacy", "balanced"])
+def test_clusters_have_the_side_that_is_set(sampler):
+    """Of single patches, few that are hidden touch; of squares of five, nearly all."""
+    spec, touching = torch.zeros(40, 1, 96, 128), []
+    for side in (1, 5):
+        index = hidden(build(sampler=sampler, hidden=10, cluster=(side, side)), spec=spec)
+        image = torch.zeros(40, 48).scatter_(1, index, 1.0).view(40, 6, 8)
+        touching.append((image[:, 1:] * image[:, :-1]).sum().item())
+    assert touching[1] > 3 * touching[0]
 
 
 def test_impossible_masks_and_patches():

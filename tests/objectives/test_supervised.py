@@ -49,6 +49,19 @@ def test_labels_as_indices_or_rows():
         tuner(replace(batch, labels=torch.tensor([0, 5, 2])), generator(0))
 
 
+def test_settings_reach_the_loss():
+    encoder = ViT(ViTConfig(width=32, depth=1, heads=4), generator("encoder"))
+    batch = clips()
+    for cfg in ({"smoothing": 0.1}, {"loss": "bce"}, {"loss": "bce", "per": "cell"}):
+        tuner = Supervised(encoder, replace(CFG, **cfg), generator("head")).eval()
+        logits, rows = tuner.logits(batch.spec), torch.eye(5)[:3]
+        loss = tuner(batch, generator(0))
+        wanted = bce(logits, rows, cfg.get("per", "label")) if "loss" in cfg else cross_entropy(logits, rows, 0.1)
+        torch.testing.assert_close(loss.total, wanted)
+        right = (logits.argmax(1) == torch.arange(3)).float().mean()
+        torch.testing.assert_close(loss.parts["accuracy"], right)
+
+
 def clips(count=3, frames=96):
     spec = torch.randn(count, 1, frames, 128, generator=generator("spec"))
     return Batch(torch.zeros(count, 1), torch.ones(count, dtype=torch.long), spec=spec, labels=torch.arange(count))
