@@ -5,7 +5,10 @@ import pytest
 
 from otic.core.seeds import rng
 from otic.evaluation import bootstrap
+from otic.evaluation.features import Features
 from otic.evaluation.metrics import accuracy, uar
+from otic.evaluation.score import compare
+from otic.evaluation.splits import task
 
 
 def outcome(right: int, wrong: int) -> tuple[np.ndarray, np.ndarray]:
@@ -63,3 +66,15 @@ def test_blocks_do_not_change_the_values(monkeypatch):
     whole = bootstrap.fold_values(uar, [scores], [truth], draws)
     monkeypatch.setattr(bootstrap, "CELLS", 300)
     assert np.allclose(bootstrap.fold_values(uar, [scores], [truth], draws), whole, atol=1e-12)
+
+
+def test_a_models_interval_is_that_of_its_mean_over_folds(rows):
+    question = task(rows(clips=90, fold=lambda i: str(i // 3 % 3)))
+    x = (question.truth + rng("folds").normal(size=question.truth.shape)).astype(np.float32)
+    found = {"m": Features({"default": x})}
+    (row, _), _, (view,) = compare("tones", found, question, "knn", ids=[str(i) for i in range(90)], seed=3)
+    truth = [question.truth[split.test] for split in question.splits]
+    folds = [float((s.argmax(1) == t.argmax(1)).mean()) for s, t in zip(view.scores, truth)]
+    assert row.metric == "accuracy" and row.folds == pytest.approx(folds) and len(set(folds)) > 1
+    assert row.value == pytest.approx(np.mean(folds)) and row.labels_used == 60
+    assert row.ci95 == bootstrap.interval(spread(list(view.scores), truth, seed=3))

@@ -66,6 +66,14 @@ def test_mean_average_precision_is_sklearns_macro_average():
     assert ours == pytest.approx(oracle.average_precision_score(truth, scores, average="macro"), abs=1e-12)
 
 
+def test_f1_is_sklearns_micro_average_of_one_guess_a_clip():
+    scores, truth, weights = case(5, 80, 4, multi=True)
+    guess = np.eye(4)[scores.argmax(1)]
+    for value, w in zip(metrics.f1(scores, truth, weights), weights):
+        expected = oracle.f1_score(truth, guess, average="micro", sample_weight=w)
+        assert value == pytest.approx(expected)
+
+
 def test_a_class_without_clips_is_left_out_of_the_means():
     scores, truth, weights = case(1, 50, 4)
     more = np.pad(truth, ((0, 0), (0, 1))), np.pad(scores, ((0, 0), (0, 1)), constant_values=-9.0)

@@ -23,6 +23,11 @@ def test_each_fold_is_tested_once_and_its_clips_never_train(rows):
         assert all(len({i % 4 for i in split.train[part]}) == 1 for part in split.held)
 
 
+def test_of_two_folds_the_other_is_divided_anew(rows):
+    for split in task(rows(clips=60, classes=2, fold=lambda i: str(i // 2 % 2))).splits:
+        assert split.held.shape == (5, 30) and (split.held.sum(0) == 1).all() and (split.held.sum(1) == 6).all()
+
+
 def test_fold_10_comes_after_fold_9(rows):
     assert [s.name for s in task(rows(fold=lambda i: str(i % 12 + 1))).splits][-3:] == ["10", "11", "12"]
 
