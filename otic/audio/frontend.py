@@ -230,6 +230,8 @@ def measure(waves: Iterable[Tensor], cfg: FrontendConfig = FrontendConfig()) -> 
 
 
 def _spectrogram(cfg: FrontendConfig) -> Fbank | LogMel:
+    if cfg.mels < 1:
+        raise ConfigError(f"front-end: mels={cfg.mels} must be at least 1.")
     if not cfg.std > 0:
         raise ConfigError(f"front-end: std={cfg.std} must be above 0.")
     if cfg.kind == "htsat" and cfg.mel == "kaldi":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,11 @@ from typing import Any
 
 from otic.audio.read import find
 from otic.core.errors import AudioError
+from otic.core.text import printable
 from otic.data.rows import Row, Source
 from otic.data.source import open_source
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in names: a line break, or what a terminal would obey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,7 @@ class Report:
         out += [f"  bad     {f.id}: {f.reason}" for f in self.bad]
         out += [f"  warned  {f.id}: {f.reason}" for f in self.warned]
         out += [f"  skipped {name}: {reason}" for name, reason in self.skipped]
-        return [line.encode("utf-8", "backslashreplace").decode() for line in out]
+        return [CONTROL.sub(lambda sign: repr(sign[0])[1:-1], printable(line)) for line in out]
 
 
 def check(

@@ -62,8 +62,12 @@ def _csv(path: Path) -> Iterable[Mapping[str, Any]]:
             sign = next((sign for sign in (";", "\t", "|") if sign in only), None)
             if sign:
                 raise DataError(f"{path}: {sign!r} between its columns. Save it with commas between them.")
+            names = [name.strip() for name in reader.fieldnames or () if name.strip()]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice:
+                raise DataError(f"{path}: two columns are called {twice!r}. Rename one, or take it out.")
             for row in reader:
-                if None in row:
+                if any(row.pop(None, ())):  # empty ones are a spreadsheet's
                     raise DataError(
                         f"{path}, line {reader.line_num}: more cells than the header has. Quote text that holds commas."
                     )
@@ -96,7 +100,7 @@ def _parquet(path: Path) -> Iterable[Mapping[str, Any]]:
 
     try:
         return parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # ValueError: times that Python does not hold
         raise DataError(f"{path}: cannot be read as parquet: {error}.") from error
 
 
@@ -180,17 +184,19 @@ def rows(
         source, label, split_column or "split", [c for c in columns if re.fullmatch(r"captions?(_?\d+)?", c)]
     )
     out: dict[str, Row] = {}
+    home: dict[str, str] = {}  # file -> its row that has the events
     files: list[str] = []
     for number, cells in enumerate(table, 1):
         row = reader.row(cells, number)
-        have = out.get(row.id)
-        if have is not None and have.events and row.events:
-            out[row.id] = _merge(have, row)
+        if row.events and row.id in home:
+            out[home[row.id]] = _merge(out[home[row.id]], row)
             continue
         files.append(row.id)
         copies = itertools.chain([row.id], (f"{row.id}#{n}" for n in itertools.count(2)))
         name = next(n for n in copies if n not in out)  # the same file listed again without events: a row of its own
         out[name] = replace(row, id=name)
+        if row.events:
+            home[row.id] = name
     return list(out.values()), files
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -60,9 +61,10 @@ def matches(row: Mapping[str, Cell], column: str, values: Sequence[str]) -> bool
 def _plain(text: str) -> str | float:
     text = text.strip()
     try:
-        return float({"true": "1", "false": "0"}.get(text.lower(), text))
+        number = float({"true": "1", "false": "0"}.get(text.lower(), text))
     except ValueError:
         return text
+    return number if math.isfinite(number) and "_" not in text else text  # `1_2` is a name, and so are `nan` and `inf`
 
 
 def _some(table: Table, column: str) -> str:

@@ -235,6 +235,7 @@ def test_measure_needs_sound():
     "changes, message",
     [
         ({"std": 0.0}, "std=0.0"),
+        ({"mels": 0}, "mels=0"),
         ({"high": 9000.0}, "9000 Hz"),
         ({"window": 600}, "must rise"),
         ({"kind": "htsat"}, "mel=slaney"),

@@ -61,6 +61,13 @@ def test_a_broken_link_is_listed_as_skipped(tmp_path):
     assert report.good == 1 and [name.endswith("dangling.wav") for name, _ in report.skipped] == [True]
 
 
+def test_a_name_with_a_line_break_stays_on_its_line(tmp_path):
+    (tmp_path / "a\nb\x1b[2J.wav").write_bytes(b"RIFF and nothing more")
+    tone(tmp_path / "c.wav")
+    lines = check(tmp_path).lines()
+    assert lines[-1].startswith("  bad     a\\nb\\x1b[2J.wav: ") and not any("\n" in line for line in lines)
+
+
 def test_other_sources():
     report = check("synth:corpus?clips=8", where=["split=train"])
     assert report.good == 6 and report.rates == {16_000: 6} and report.splits == {"train": 6}

@@ -136,6 +136,10 @@ def test_one_row_for_each_event_becomes_one_row_with_events(tmp_path):
     assert (b.events, b.labels) == ((), ())
     write_csv(tmp_path / "m.csv", [{"file": "a.wav", "event_label": "dog", "onset": "0", "offset": "0.1"}])
     assert open_source(tmp_path / "m.csv").rows[0].events == ((0.0, 0.1, "dog"),)
+    told_twice = "file,label,onset,offset\na.wav,farm,,\na.wav,dog,0.3,0.4\na.wav,cat,0.1,0.2\n"
+    (tmp_path / "n.csv").write_text(told_twice)
+    whole, parts = open_source(tmp_path / "n.csv").rows
+    assert (whole.labels, whole.events) == (("farm",), ()) and parts.events == a.events
     only = open_source(tmp_path, where=["label=cat"]).rows
     assert [row.events for row in only] == [((0.1, 0.2, "cat"),)]
 
@@ -309,6 +313,8 @@ def listed(tmp_path, text, name="list.csv"):
         ("file\tlabel\na.wav\tx\n", r"'\\t' between its columns"),
         ("file,label\na.wav,x\n".encode("utf-16"), "UTF-16. Save it as UTF-8"),
         ('file,caption\na.wav,"one\nb.wav,two\n', "unexpected end of data. Is a quote left open"),
+        ("file,label, label\na.wav,x,y\n", "two columns are called 'label'"),
+        ("file,label\na.wav,x,,y\n", "line 2: more cells than the header has"),
         ("name,label\na.wav,x\n", "It has: label, name. Rename the one that names the sounds"),
         ("file,onset\na.wav,1\n", "row 1: offset is missing"),
         ("file,onset,offset\na.wav,0,inf\n", "row 1: offset 'inf' is no number of seconds"),
@@ -340,6 +346,7 @@ def test_a_damaged_line_of_json_is_named(tmp_path, line, message):
 
 def test_empty_rows_and_empty_labels_are_no_rows_and_no_labels(tmp_path):
     assert len(open_source(listed(tmp_path, "file,label\na.wav,x\n,\n , \n"))) == 1
+    assert open_source(listed(tmp_path, "file,label,,\na.wav,x,,,,\n")).rows[0].extra == {}
     source = open_source(listed(tmp_path, '{"file": "a.wav", "label": ["x", null]}\n', "list.jsonl"))
     assert source.classes == ["x"]
 
@@ -353,6 +360,17 @@ def test_parquet_with_bytes(tmp_path):
     assert [row.id for row in open_source(tmp_path / "list.parquet").rows] == ["a.wav"]
     parquet.write_table(pa.table({"audio": [{"path": "a.wav", "bytes": b"\x00"}]}), tmp_path / "list.parquet")
     with pytest.raises(DataError, match=r"no column 'file'.*It has: audio"):
+        open_source(tmp_path / "list.parquet")
+
+
+def test_parquet_with_times_that_python_does_not_hold(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    tone(tmp_path / "a.wav")
+    table = pa.table({"file": ["a.wav"], "when": pa.array([9 * 10**18], pa.timestamp("ms"))})
+    parquet.write_table(table, tmp_path / "list.parquet")
+    with pytest.raises(DataError, match=r"list\.parquet: cannot be read as parquet"):
         open_source(tmp_path / "list.parquet")
 
 

@@ -42,6 +42,14 @@ def test_conditions(where, left):
     assert "".join(files(*where)) == left
 
 
+def test_names_that_python_would_take_for_numbers():
+    table = [{"take": "1_2"}, {"take": "12"}, {"take": "nan"}, {"take": "1e1"}]
+    assert keep(table, ["take=12"], "t") == [{"take": "12"}]
+    assert keep(table, ["take=1_2"], "t") == [{"take": "1_2"}]
+    assert keep(table, ["take=nan"], "t") == [{"take": "nan"}]
+    assert keep(table, ["take=10"], "t") == [{"take": "1e1"}]
+
+
 def test_parse_takes_the_first_sign():
     assert parse("fold in 1,2") == ("fold", True, ["1", "2"])
     assert parse("a b!=c=d") == ("a b", False, ["c=d"])
