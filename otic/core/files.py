@@ -6,11 +6,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from otic.core.errors import OticError
 
 
 @contextmanager
@@ -21,7 +24,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _said_of(path):
+    with said_of(path):
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part")
         os.close(fd)
         part = Path(name)
@@ -36,15 +39,27 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _said_of(path: Path) -> Iterator[None]:
-    """What the system says of no file (a full disk), or of the temporary neighbour, is said of `path`."""
+def said_of(path: Path) -> Iterator[None]:
+    """What the system says of no file (a full disk), or of a temporary neighbour, is said of `path`."""
     try:
         yield
-    except OSError as error:
-        if error.filename is None or str(error.filename).endswith(".part"):
-            code, what = error.errno or errno.EIO, error.strerror or str(error)
+    except OticError:
+        raise
+    except Exception as error:
+        cause = _of_the_system(error)
+        if cause is not None and (cause.filename is None or str(cause.filename).endswith(".part")):
+            code, what = cause.errno or errno.EIO, cause.strerror or str(cause)
             raise OSError(code, what, os.fspath(path)) from error
         raise
+
+
+def _of_the_system(error: BaseException | None) -> OSError | None:
+    """What the system said first, where a library has made another error of it (PyTorch does, and safetensors)."""
+    while error is not None and not isinstance(error, OSError):
+        if told := re.search(r"\(os error (\d+)\)", str(error)):
+            return OSError(int(told[1]), os.strerror(int(told[1])))
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _umask() -> int:

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from otic.core.errors import OticWarning, WeightsError
-from otic.core.files import atomic
+from otic.core.files import atomic, said_of
 
 CURRENT, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
+NEW = ".checkpoint.part"
 
 DAMAGE = (  # what reading a damaged archive may raise
     zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, struct.error,
@@ -31,11 +32,11 @@ DAMAGE = (  # what reading a damaged archive may raise
 def save(run: Path, content: dict[str, Any]) -> None:
     """Write `content` (tensors, numbers, strings, lists, dicts) as the run's checkpoint; the last one is kept."""
     current = run / CURRENT
-    with atomic(run / ".checkpoint.new") as part:
-        torch.save(content, part)
+    with said_of(current), atomic(run / NEW) as part, part.open("wb") as file:
+        torch.save(content, file)  # into a file of ours, so that what the system says of it is heard
     if current.exists():
         os.replace(current, run / PREVIOUS)
-    os.replace(run / ".checkpoint.new", current)
+    os.replace(run / NEW, current)
     _flush(run)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from otic.core.files import write_text
+from otic.core.files import said_of, write_text
 from otic.engine.loop import Event
 
 
@@ -51,7 +51,7 @@ class Log:
             "clips_per_second": _short(self._clips(event) / seconds), "waited": _short(self._mean("waited") / seconds),
             "seconds": round(event.state.seconds, 3), "time": round(time.time(), 3), **rare,
         }  # fmt: skip
-        with self._path.open("a", encoding="utf-8") as file:
+        with said_of(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._since = []
 
