@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -101,7 +103,8 @@ def pretrain(
     with ExitStack() as stack:
         world = stack.enter_context(joined(precision, device))
         stack.enter_context(torch.random.fork_rng())  # dropout layers are seeded step by step
-        stop = stack.enter_context(Interrupt(world))
+        stack.enter_context(told_once())
+        stop = stack.enter_context(Interrupt(world, quiet=quiet))
         learned, held = parts(chosen, source, cache_gb)
         job = Job(
             folder=Path(out), base=base, chosen=chosen, length=length, data=sources, crops=learned, held=held,
@@ -134,3 +137,20 @@ def joined(precision: Precision, device: str | None) -> Iterator[World]:
     finally:
         if not before:
             world.leave()
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Within the block a warning's text is shown once: what holds for one step (masks, sample rates) holds for all."""
+    told, before = set[str](), warnings.showwarning
+
+    def show(message: Any, *more: Any, **named: Any) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            before(message, *more, **named)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before

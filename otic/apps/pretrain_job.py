@@ -36,6 +36,7 @@ from otic.engine.check import Check
 from otic.engine.health import CLIPS, Health, interval
 from otic.engine.hooks import Save
 from otic.engine.interrupt import Interrupt, Interrupted
+from otic.engine.lock import locked
 from otic.engine.log import Log, read_log, warnings_in
 from otic.engine.loop import Event, Hook, State, train
 from otic.engine.optim import make_optimizer
@@ -156,6 +157,10 @@ class Job:
 
     def run(self) -> Run:
         self._check()
+        with locked(self.folder) if self.world.main else contextlib.nullcontext():
+            return self._run()
+
+    def _run(self) -> Run:
         saved = self._saved()
         recipe = self._settle() if saved is None else self._settled(saved)
         plan = self._build(recipe, saved)
@@ -186,7 +191,6 @@ class Job:
         if not self.world.main:
             self.world.barrier()
             return checkpoint.load(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         for part in self.folder.glob(".*.part"):
             part.unlink()  # of a sitting that was killed while it wrote
         saved = checkpoint.load(self.folder)
@@ -215,8 +219,14 @@ class Job:
     def _statistics(self) -> list[float]:
         """Mean and std of the log-mel over the first crops of the data."""
         count = min(MEASURED, len(self.crops))
-        cuts = (self.crops.take(k) for k in range(count))
-        pair = measure((torch.from_numpy(wave[:real]) for wave, real, *_ in cuts), self.chosen.frontend)
+
+        def cuts() -> Iterator[torch.Tensor]:
+            for k in range(count):
+                wave, real, *_ = self.crops.take(k)
+                self._quit_early("nothing to save")
+                yield torch.from_numpy(wave[:real])
+
+        pair = measure(cuts(), self.chosen.frontend)
         return [self.world.mean(float(f"{value:.6g}")) for value in pair]
 
     def _fitting(self, seconds: float, recipe: Recipe) -> int:
@@ -240,10 +250,10 @@ class Job:
         if self.stop.wanted():
             raise Interrupted(f"stopped before the first step, nothing to save. To begin again: {self.command}")
 
-    def _quit_early(self) -> None:
+    def _quit_early(self, kept: str = "what was read is kept") -> None:
         """Before any step; processes which share a run have parts of unlike length here, and cannot agree."""
         if self.world.size == 1 and self.stop.wanted():
-            raise Interrupted(f"stopped before the first step, what was read is kept. To begin again: {self.command}")
+            raise Interrupted(f"stopped before the first step, {kept}. To begin again: {self.command}")
 
     def _first_epoch(self) -> int | None:
         """Steps until all clips are in the cache; None where they do not fit or their length is not known."""
@@ -282,8 +292,10 @@ class Job:
 
     @cached_property
     def _teachers(self) -> list[Teacher]:
-        crops, quiet = self.crops, self.quiet
-        return teachers(self.chosen, crops.source, self.teacher_cache, self.world, threads=self.threads, quiet=quiet)
+        return teachers(
+            self.chosen, self.crops.source, self.teacher_cache, self.world, threads=self.threads,
+            stop=self._quit_early, quiet=self.quiet,
+        )  # fmt: skip
 
     @cached_property
     def _identities(self) -> list[str]:
@@ -425,7 +437,8 @@ class Job:
         steps = cfg.train.steps
         epochs = steps * cfg.batch_size / len(self.crops)
         self._note(
-            f"{cfg.name}: {clips} clips x {epochs:.1f} epochs / batches of {cfg.batch_size} = {steps} updates, "
+            f"{cfg.name}: {clips} clip{'s' * (clips != 1)} x {epochs:.1f} epochs / batches of {cfg.batch_size} = "
+            f"{steps} update{'s' * (steps != 1)}, "
             f"crops of {cfg.crop_seconds:g} s, {str(self.world.dtype).removeprefix('torch.')} on {self.world.device}"
         )
         if said := plan.objective.labels_used:
@@ -435,7 +448,7 @@ class Job:
             self._note(f"{cfg.name}: {self.held.clips} of the clips are held out, to see when learning rests.")
         if clips < cfg.batch_size:
             self._note(
-                f"{cfg.name}: a batch holds each of the {clips} clips more than once; more data would serve better."
+                f"{cfg.name}: a batch of {cfg.batch_size} holds each clip more than once; more data would serve better."
             )
         if step >= steps:
             self._note(f"{self.folder}: this run is finished ({step} steps). Remove the folder to run it again.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from otic.apps.progress import Progress
@@ -15,7 +15,14 @@ from otic.recipes import Recipe
 
 
 def teachers(
-    recipe: Recipe, source: Source, folder: str | Path | None, world: World, *, threads: int, quiet: bool
+    recipe: Recipe,
+    source: Source,
+    folder: str | Path | None,
+    world: World,
+    *,
+    threads: int,
+    stop: Callable[[], None],
+    quiet: bool,
 ) -> list[Teacher]:
     """The models that a recipe names as teachers.
 
@@ -25,6 +32,7 @@ def teachers(
         folder: Where what they say of each clip is kept; what is missing is heard now, each process its share.
         world: The processes.
         threads: That read clips.
+        stop: Called between batches of what is heard; may raise.
         quiet: No progress on stderr.
     """
     loaded = recipe.load_teachers()
@@ -34,11 +42,16 @@ def teachers(
     for teacher in loaded:
         assert isinstance(teacher, WindowTeacher)
         bar = Progress(f"{teacher.name} hears {source.name}", unit="clips", quiet=quiet or not world.main)
+
+        def heard(done: int, total: int, bar: Progress = bar) -> None:
+            bar(done, total)
+            stop()
+
         with bar, world.autocast():
             kept.append(
                 cache_teacher(
                     teacher.to(world.device), source, folder, threads=threads, rank=world.rank, size=world.size,
-                    progress=bar,
+                    progress=heard,
                 )
             )  # fmt: skip
     world.barrier()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import signal
 import threading
 import time
@@ -24,10 +26,14 @@ class Interrupt:
 
     `torchrun` passes on a Ctrl-C that its processes have had already, so one within `AGAIN` seconds does not count.
     Python lets the main thread alone handle signals; elsewhere this does nothing.
+
+    Args:
+        world: The processes that stop together.
+        quiet: Do not say on stderr that the signal has been heard; a step may take a while.
     """
 
-    def __init__(self, world: World = ALONE):
-        self._world, self._since = world, math.inf
+    def __init__(self, world: World = ALONE, *, quiet: bool = True):
+        self._world, self._quiet, self._since = world, quiet or not world.main, math.inf
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -49,4 +55,7 @@ class Interrupt:
         now = time.monotonic()
         if number == signal.SIGINT and now - self._since > AGAIN:
             raise KeyboardInterrupt("interrupted again: the last checkpoint stands.")
+        if self._since == math.inf and not self._quiet:
+            with contextlib.suppress(OSError):  # a signal may come in the middle of a `print`, which cannot be entered
+                os.write(2, b"stopping after this step; Ctrl-C again stops at once\n")
         self._since = min(self._since, now)
