@@ -9,7 +9,10 @@ from otic.core.errors import ConfigError
 from otic.core.ramps import Cosine
 from otic.engine.plateau import PlateauConfig
 
-LEAST = {"steps": 1, "warmup": 0, "stair": 1, "lr": 0, "clip": 0, "accumulate": 1, "log_every": 1, "save_every": 0}
+LEAST = {
+    "steps": 1, "warmup": 0, "stair": 1, "lr": 0, "floor": 0, "eps": 0, "weight_decay": 0, "clip": 0, "accumulate": 1,
+    "log_every": 1, "save_minutes": 0, "save_every": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,8 @@ class TrainConfig:
         for name, bound in LEAST.items():
             if not getattr(self, name) >= bound:
                 raise ConfigError(f"train.{name}={getattr(self, name)}: at least {bound}.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"train.betas={self.betas}: each at least 0 and below 1.")
 
     @property
     def rate(self) -> Cosine:

@@ -1,12 +1,15 @@
 """Runs that are taught: by labels, by another model, by what it said beforehand. Their cards say so."""
 
+import os
 import shutil
+import signal
 
 import pytest
 
 import otic
 from otic.core.errors import ConfigError
 from otic.data.source import open_source
+from otic.engine.interrupt import Interrupted
 from otic.recipes import RECIPES
 from otic.recipes.base import for_classes
 
@@ -41,6 +44,16 @@ def test_labels_are_inherited_and_remembered(taught, tmp_path):
     assert train("audiomae_tiny", tmp_path / "heir", init=taught.folder).load().card["labels_used"] is True
     pupil = train("distill_tiny", tmp_path / "pupil", f"objective.teachers=[{taught.folder}]").load()
     assert pupil.card["labels_used"] is True and pupil.card["teachers"] == [str(taught.folder)]
+
+
+def test_a_signal_while_a_teacher_hears_keeps_what_it_heard(taught, tmp_path, monkeypatch):
+    from otic.apps.progress import Progress
+
+    data, settings = DATA.replace("12", "40"), (f"objective.teachers=[{taught.folder}]",)
+    monkeypatch.setattr(Progress, "__call__", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match="what was read is kept"):
+        train("mam_clap_tiny", tmp_path / "run", *settings, data=data, teacher_cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 16  # a batch
 
 
 def test_a_kept_teacher_teaches_like_one_beside(taught, tmp_path):
