@@ -10,10 +10,12 @@ from typing import Any
 
 from otic.apps.cards import table
 from otic.core.errors import AudioError
+from otic.core.text import printable
 from otic.inference.load import load
 from otic.inference.model import Model
 from otic.inference.words import is_text
 
+SHOWN = 80  # characters of a text in a table
 KINDS = {True: "text", False: "audio"}
 
 
@@ -38,8 +40,11 @@ class Alike:
         }
 
     def text(self) -> str:
-        rows = [("rank", "cosine", "kind", f"compared with the {KINDS[self.words]} {self.first}")]
-        rows += [(str(i), f"{near:.4f}", KINDS[words], name) for i, (name, words, near) in enumerate(self.others, 1)]
+        rows = [("rank", "cosine", "kind", f"compared with the {KINDS[self.words]} {_short(self.first, self.words)}")]
+        rows += [
+            (str(i), f"{near:.4f}", KINDS[words], _short(name, words))
+            for i, (name, words, near) in enumerate(self.others, 1)
+        ]
         return table(rows)
 
 
@@ -70,6 +75,12 @@ def similarity(
         except AudioError as error:
             failed.append((other or '""', str(error).removeprefix(f"{other}: ")))
     return Alike(first, words, tuple(sorted(found, key=lambda row: -row[2])), tuple(failed))
+
+
+def _short(item: str, words: bool) -> str:
+    """As it stands in a line: long texts are cut, breaks are blanks."""
+    line = " ".join(item.split()) if words else item
+    return printable(line if not words or len(line) <= SHOWN else f"{line[:SHOWN]} ...")
 
 
 def _is_words(item: str) -> bool:

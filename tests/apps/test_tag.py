@@ -196,6 +196,14 @@ def test_similarity(otic, words, sounds):
     assert code == 1 and "gone.wav" in err and len(json.loads(out)["others"]) == 1
 
 
+def test_similarity_keeps_its_lines(otic, words):
+    """A text may be long, or of several lines; a table has one line for each."""
+    code, out, _ = otic("similarity", words, "a\tdog\nbarks", "two\nlines", "word " * 2000)
+    rows = out.splitlines()
+    assert code == 0 and len(rows) == 3 and max(map(len, rows)) < 120
+    assert rows[0].endswith("text a dog barks") and any(row.endswith("two lines") for row in rows)
+
+
 def test_a_folders_name_is_not_taken_for_words(otic, words, sounds, monkeypatch):
     monkeypatch.chdir(sounds.parent)
     code, out, err = otic("similarity", words, "a dog", sounds.name, "rain")
