@@ -165,6 +165,7 @@ def evaluate(
     protocols = [name.strip() for name in protocol.split(",")] if protocol else []
     if suite:
         of_data = {"data": data, "layers": layers, "pool": pool, "split-column": split_column, "where": where}
+        of_data["label-column"] = "" if label_column == "label" else label_column
         for name in (name for name, value in of_data.items() if value):
             raise Usage(f"--{name}: a suite has its own data, found under --data-root. Leave one of the two out.")
         return _suite(

@@ -154,6 +154,7 @@ def _one(
         source = _open(task, path)
     except DataError as error:
         results.notes.append(f"{_title(task)}: {error} {expected}")
+        results.failed[str(path)] = str(error)
         return
     extra = tuple(m for m in task.published[suite] if m not in (*SINGLE, *MULTI) or m == "mAP")
     wording = Wording(
@@ -164,6 +165,7 @@ def _one(
     before = len(results.rows)
     job.ask(results, source, models, [task.protocol], wording, seed, quiet)
     if len(results.rows) == before:
+        results.failed[str(path)] = results.notes[-1]
         results.notes[-1] += f" {expected}"
 
 

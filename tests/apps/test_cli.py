@@ -171,6 +171,7 @@ def test_help_is_quick_and_loads_no_torch():
         (["evaluate", "m", "--data", "d", "--protocol", "knn, lin"], "protocol 'lin' is unknown"),
         (["evaluate", "m", "--suite", "laion", "--data", "d"], "--data: a suite has its own data"),
         (["evaluate", "m", "--suite", "laion", "--where", "a=1"], "--where: a suite has its own data"),
+        (["evaluate", "m", "--suite", "laion", "--label-column", "a"], "--label-column: a suite has its own data"),
         (["pretrain", "eat_tiny", "--out", "r"], "--data SRC is missing"),
         (["models", "--set", "a=1"], "models has no fields"),
         (["info", "eat-base-30epp"], "Did you mean 'eat-base-30ep'"),

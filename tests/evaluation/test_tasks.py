@@ -153,6 +153,7 @@ def test_what_would_be_another_task_is_refused(tmp_path, name, labels, said):
     (tmp_path / name / "metadata.csv").write_text("\n".join(["file,label,split", *lines]))
     run = suite.evaluate(Listener(), "msclap26", tmp_path, baselines=False)
     assert not run.results.rows and said in run.results.notes[0]
+    assert [*run.results.failed] == [str(tmp_path / name)]
 
 
 def test_each_score_is_kept_when_it_is_there(data, tmp_path, monkeypatch):
