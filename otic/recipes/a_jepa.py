@@ -49,12 +49,12 @@ def a_jepa_tiny() -> Recipe:
     On so few patches the hard masks remove the targets' time steps, not their mel rows. As in `eat_tiny`, most of the
     loss is the pixels of hidden patches; targets are centred over the clip, else they shrink to one dimension within a
     hundred updates. Encoder and predictor begin with Xavier's weights. The teacher is quicker than the paper's, and the
-    student is kept. A short run wants batches of 24. Score: docs/log.md.
+    student is kept. A short run wants batches of 24; a long one a rate no higher than this. Score: docs/log.md.
     """
     objective = jepa(10_000, PredictorConfig(width=128, depth=2, heads=4, init="xavier"), decay=0.99)
     objective = replace(objective, centre="clip", reconstruction=10.0, export="student")
     recipe = tiny("a_jepa_tiny", "jepa", objective, cls=False, init="xavier")
-    return replace(recipe, train=replace(recipe.train, lr=7e-4))
+    return replace(recipe, train=replace(recipe.train, lr=3e-4))
 
 
 def jepa(steps: int, predictor: PredictorConfig, decay: float = 0.996) -> JEPAConfig:
