@@ -56,6 +56,20 @@ def test_a_model_that_says_the_same_of_everything_finds_nothing():
     assert (retrieval.rank(np.full((20, 20), np.nan), match).first == 20).all()
 
 
+class Loud(WordModel):
+    """Says the same, each text louder than the one before."""
+
+    def text(self, texts):
+        return super().text(texts) * np.arange(1, len(texts) + 1, dtype=np.float32)[:, None]
+
+
+def test_directions_of_texts_count_and_not_their_lengths():
+    pair = {"quiet": WordModel(noise=0.5), "loud": Loud(noise=0.5)}
+    results = evaluate(pair, Scenes(), protocols=["zero-shot", "retrieval", "choice"], baselines=False)
+    quiet, loud = ({(r.protocol, r.metric): r.value for r in results.rows if r.model == m} for m in pair)
+    assert loud == pytest.approx(quiet, abs=0.01)  # rounding orders captions that read the same
+
+
 def test_one_right_answer_counts_its_reciprocal_rank():
     near = -np.arange(12.0)[None].repeat(12, 0)
     got = retrieval.rank(near, np.eye(12, dtype=bool))
