@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import platform
 import re
-import subprocess
 from pathlib import Path
 
 import torch
 
 from benchmarks import Skipped
+from otic.core import machine as here
 
 HERE = Path(__file__).parent
 HELPERS = {"__init__", "__main__", "clock", "work"}
@@ -53,21 +52,15 @@ def sections(path: Path) -> dict[str, str]:
 
 
 def commit() -> str:
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
+    """The commit these numbers are of."""
+    return here.commit() or "unknown"
 
 
 def machine() -> str:
-    """Processor, cores, threads in use, accelerator, torch."""
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*:\s*(.*)", info.read_text()) if info.exists() else None
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    cpu = model.group(1) if model else platform.processor() or platform.machine()
-    return (
-        f"{cpu}, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}, Python {platform.python_version()}"
-    )
+    """Processor, threads in use, accelerator, torch, Python."""
+    about = here.machine()
+    gpu = f", {about['gpu']}" if about["gpu"] else ""
+    return f"{about['cpu']}, {torch.get_num_threads()} threads{gpu}, torch {about['torch']}, Python {about['python']}"
 
 
 if __name__ == "__main__":
