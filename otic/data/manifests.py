@@ -12,12 +12,12 @@ or label) adds events without touching the labels.
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import math
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -185,6 +185,7 @@ def rows(
     )
     out: dict[str, Row] = {}
     home: dict[str, str] = {}  # file -> its row that has the events
+    copies: Counter[str] = Counter()  # of each file, beside its first row
     files: list[str] = []
     for number, cells in enumerate(table, 1):
         row = reader.row(cells, number)
@@ -192,8 +193,10 @@ def rows(
             out[home[row.id]] = _merge(out[home[row.id]], row)
             continue
         files.append(row.id)
-        copies = itertools.chain([row.id], (f"{row.id}#{n}" for n in itertools.count(2)))
-        name = next(n for n in copies if n not in out)  # the same file listed again without events: a row of its own
+        name = row.id
+        while name in out:  # the same file listed again without events: a row of its own
+            copies[row.id] += 1
+            name = f"{row.id}#{copies[row.id] + 1}"
         out[name] = replace(row, id=name)
         if row.events:
             home[row.id] = name

@@ -374,6 +374,12 @@ def test_parquet_with_times_that_python_does_not_hold(tmp_path):
         open_source(tmp_path / "list.parquet")
 
 
+def test_a_file_listed_often_has_rows_of_its_own(tmp_path):
+    source = open_source(listed(tmp_path, "file,label\na.wav#2,x\n" + "a.wav,y\n" * 50))
+    assert [row.id for row in source.rows[:4]] == ["a.wav#2", "a.wav", "a.wav#3", "a.wav#4"]
+    assert len({row.id for row in source.rows}) == 51
+
+
 def test_stretches_that_nobody_obeys_are_told(tmp_path):
     with pytest.warns(OticWarning, match="'start' and 'end' are kept as plain columns"):
         source = open_source(listed(tmp_path, "file,start,end\na.wav,0,1\n"))
