@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from otic.models.vit import ViTConfig
 from otic.models.vit_decoder import DecoderShape
 from otic.objectives.mae import MAEConfig
@@ -44,4 +46,5 @@ def audiomae_tiny() -> Recipe:
     Compute and score: docs/bakeoff.md.
     """
     decoder = DecoderShape(decoder="local", width=128, depth=2, heads=4, bias_hidden=64)
-    return tiny("audiomae_tiny", "mae", MAEConfig(decoder=decoder), init="xavier")
+    recipe = tiny("audiomae_tiny", "mae", MAEConfig(decoder=decoder), init="xavier")
+    return replace(recipe, train=replace(recipe.train, lr=5e-4))

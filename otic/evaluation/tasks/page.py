@@ -15,8 +15,8 @@ its data sets lie under a folder, each found by its name, and prints our numbers
     otic evaluate MODEL --suite msclap26 --data-root data/ --out scores/
 
 Nothing is trained and no label is used. Clips of the split `test` (or `eval`) count where a set has one. Data that is
-missing is listed with how to get it; otic downloads none of it. Data that is laid out otherwise (no labels, other codes,
-training clips alone) is not scored, and what is expected is said.
+missing is listed with how to get it; otic downloads none of it. Data that is laid out otherwise (no labels, other
+codes, training clips alone) is not scored, and what is expected is said.
 
 An asterisk marks data whose audio was among the training pairs of the published model, so that its number is not
 zero-shot in the strict sense. Numbers hang on prompts and front-ends as much as on models: treat them as targets to be
