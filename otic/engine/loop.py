@@ -184,5 +184,5 @@ def not_finite(step: int, loss: float, norm: float, batch: Batch, world: World =
     return (
         f"step {step + 1}: loss {loss:g}, gradient norm {norm:g}; {what}: {clips}. The last good checkpoint is kept. "
         "Check these clips; where they are well, the same command fails again: begin another run with a lower train.lr "
-        "(--init with this run's folder keeps what it has learned)."
+        "(--init with this run's folder keeps what its encoder has learned)."
     )
