@@ -37,7 +37,7 @@ def test_answers_come_in_order_and_the_threads_are_as_before(threads, count):
 
 def test_batches_are_at_work_at_once(threads):
     meet = threading.Barrier(3, timeout=30)  # raises unless three wait here together
-    list(side_by_side(lambda _: meet.wait(), range(3), 3))
+    assert sorted(side_by_side(lambda _: meet.wait(), range(3), 3)) == [0, 1, 2]
 
 
 def test_what_a_batch_raises_is_raised_here(threads):
