@@ -3,8 +3,9 @@
 Both sides read one folder that transformers wrote. `files` is the whole way from 5-second files at 44.1 kHz and texts
 to joint vectors: librosa, ClapProcessor and ClapModel in one call for a batch, as their documentation has it, against
 `Model.audio` and `Model.text`. `text` are ragged captions; `one text` and `one clip` have no batch to hide behind.
-All of these on one thread, in processor time. `archive` is `files` for eight batches, with as many threads as the
-machine has cores, by the clock on the wall: what somebody waits for.
+All of these on one thread, in processor time. `archive` is `files` for eight batches, every text another one, with as
+many threads as the machine has cores, by the clock on the wall: what somebody waits for. Its last row for a size sets
+our bf16 beside ClapModel as it loads, in float32.
 Needs `pip install transformers==5.23.0 librosa`; otherwise it is left out. bf16 is autocast on both sides.
 
 Both sides multiply the same matrices (we leave out padding, and tokens that nobody asks for). `products` is the share
@@ -38,7 +39,7 @@ from otic.inference.load import load
 from otic.models.linear import FUSED, linear
 
 HEAD = ["size", "precision", "part", "otic ms", "transformers ms", "ratio", "max difference", "products", "at most"]
-CLIPS, RATE = 8, 44100
+CLIPS, TEXTS, RATE = 8, 16, 44100
 BATCHES = 8  # of an archive
 SECONDS = 4.75  # of 5, librosa makes 240,001 samples, which no longer fit twice into ten seconds: half becomes silence
 WORDS = ["a dog", "rain", "glass breaks", "someone sings", "in a street", "far away", "and then", "a siren"]
@@ -69,31 +70,38 @@ def compare(folder: Path, size: str) -> Iterator[tuple[object, ...]]:
     from threadpoolctl import threadpool_limits  # librosa brings it
 
     theirs, processor = write(folder, {} if size == "base" else TINY)
-    files, texts = sounds(folder), captions(16)
+    files, texts = sounds(folder), captions(TEXTS * BATCHES)
     rates = {"fp32": rate(torch.float32), "bf16": rate(torch.bfloat16)}
+    ends: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
     for precision in ("fp32", "bf16"):
         ours = load(folder / "model.safetensors", "cpu", precision, tokenizer=folder)  # type: ignore[arg-type]
         for part, mine, other in parts(ours, theirs, processor, files, texts, bf16=precision == "bf16"):
             if part == "features" and precision == "bf16":
                 continue  # float32 on both sides
-            a, b = mine(), other()
-            off = max(float((x.float() - y.float()).abs().max()) for x, y in zip(a, b, strict=True))
+            off = apart(mine(), other())
             with threadpool_limits(1, user_api="blas"):  # numpy's threads, which would count twice
                 fast, slow = best(mine, other, seconds=2.0)
             least = 0.0 if part == "features" else products(mine) / rates[precision]
             bound = (f"{least / fast:.0%}", f"{slow / least:.1f}x") if least else ("", "")
             yield size, precision, part, *times(fast, slow), f"{off:.1e}", *bound
-        fast, slow = archive(mine, other)  # the last part is the whole way
-        yield size, precision, f"archive, {cores()} threads", *times(fast, slow), f"{off:.1e}", "", ""
+        ends[precision] = mine, other  # the last part is the whole way
+        yield size, precision, f"archive, {cores()} threads", *archive(mine, other), "", ""
+    yield size, "bf16, fp32", f"archive, {cores()} threads", *archive(ends["bf16"][0], ends["fp32"][1]), "", ""
 
 
-def archive(mine: Callable[[int], object], other: Callable[[], object]) -> list[float]:
-    """Seconds of the whole way for `BATCHES` batches, all cores at work."""
+def archive(mine: Callable[..., Any], other: Callable[..., Any]) -> tuple[str, str, str, str]:
+    """The whole way for `BATCHES` batches, all cores at work: both times, their ratio, how far the first lie apart."""
     torch.set_num_threads(cores())
     try:
-        return best(lambda: mine(BATCHES), lambda: [other() for _ in range(BATCHES)], clock=time.perf_counter)
+        works = lambda: mine(BATCHES), lambda: [other(k) for k in range(BATCHES)]
+        return *times(*best(*works, seconds=20.0, clock=time.perf_counter)), f"{apart(mine(), other()):.1e}"
     finally:
         torch.set_num_threads(1)
+
+
+def apart(mine: tuple[Any, ...], other: tuple[Any, ...]) -> float:
+    """The largest difference between two results."""
+    return max(float((a.float() - b.float()).abs().max()) for a, b in zip(mine, other, strict=True))
 
 
 def times(fast: float, slow: float) -> tuple[str, str, str]:
@@ -127,10 +135,10 @@ def parts(ours: Any, theirs: Any, processor: Any, files: list[Path], texts: list
     def cast() -> AbstractContextManager[Any]:
         return torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
 
-    def under(work: Callable[[], Any]) -> Callable[[], tuple[Any, ...]]:
-        def run() -> tuple[Any, ...]:
+    def under(work: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+        def run(*args: int) -> tuple[Any, ...]:
             with cast():
-                made = work()
+                made = work(*args)
             return made if isinstance(made, tuple) else (made,)
 
         return run
@@ -139,6 +147,7 @@ def parts(ours: Any, theirs: Any, processor: Any, files: list[Path], texts: list
     extractor, towers = processor.feature_extractor, ours.towers
     spec = extractor(waves, sampling_rate=48000, return_tensors="pt")["input_features"]
     longer = torch.zeros(len(spec), 1, dtype=torch.bool)
+    every, texts = texts, texts[:TEXTS]
     tokens = towers.tokenizer(texts)
     pooled = torch.randn(CLIPS, towers.encoder.width, generator=generator("clap"))
     said = torch.randn(len(texts), towers.text.width, generator=generator("clap", 1))
@@ -147,11 +156,12 @@ def parts(ours: Any, theirs: Any, processor: Any, files: list[Path], texts: list
         return (torch.from_numpy(np.stack(ours.through(waves, ours.options, lambda s: s))),)
 
     def whole(batches: int = 1) -> tuple[Any, ...]:
-        return torch.from_numpy(ours.audio(files * batches)), torch.from_numpy(ours.text(texts * batches))
+        return torch.from_numpy(ours.audio(files * batches)), torch.from_numpy(ours.text(every[: TEXTS * batches]))
 
-    def their_whole() -> tuple[Any, ...]:
+    def their_whole(batch: int = 0) -> tuple[Any, ...]:
+        said = every[TEXTS * batch : TEXTS * (batch + 1)]
         heard = [librosa.load(f, sr=48000)[0] for f in files]
-        given = processor(text=texts, audio=heard, sampling_rate=48000, padding=True, return_tensors="pt")
+        given = processor(text=said, audio=heard, sampling_rate=48000, padding=True, return_tensors="pt")
         out = theirs(**given)
         return out.audio_embeds, out.text_embeds
 
@@ -207,9 +217,11 @@ def vocabulary(folder: Path) -> None:
 
 
 def captions(count: int) -> list[str]:
-    """Texts of one to eight phrases."""
-    draw = rng("clap benchmark")
-    return [" ".join(draw.choice(WORDS, draw.integers(1, 9))) for _ in range(count)]
+    """Texts of one to eight phrases, no two alike."""
+    draw, found = rng("clap benchmark"), dict[str, None]()
+    while len(found) < count:
+        found[" ".join(draw.choice(WORDS, draw.integers(1, 9)))] = None
+    return list(found)
 
 
 def sounds(folder: Path) -> list[Path]:

@@ -29,12 +29,11 @@ def linear(layer: nn.Linear, x: Float[Tensor, "*b d"], gelu: Gelu | None = None)
         y = layer(x)
         return y if gelu is None else F.gelu(y, approximate=gelu)
     weight, bias = _lay(layer, dtype)
-    rows = x.to(dtype).reshape(-1, x.shape[-1])
-    if len(rows) == 1:  # two rows, since for one the sums would be in another order
-        rows = rows.expand(2, -1).contiguous()
     how: tuple[Any, ...] = ("none", [], "") if gelu is None else ("gelu", [], gelu)
-    y = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, *how)
-    return y[: x.numel() // x.shape[-1]].view(*x.shape[:-1], -1)
+    if x.numel() > x.shape[-1]:
+        return torch.ops.mkldnn._linear_pointwise(x.to(dtype), weight, bias, *how)
+    rows = x.to(dtype).reshape(1, -1).expand(2, -1).contiguous()  # since for one row the sums are in another order
+    return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, *how)[0].view(*x.shape[:-1], -1)
 
 
 def inference_dtype(weight: Tensor) -> torch.dtype | None:

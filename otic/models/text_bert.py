@@ -75,7 +75,8 @@ class Bert(nn.Module):
         real = mask.clone()
         real[:, 0] = True
         where, first = packing(real), None if self.cfg.pool == "mean" else torch.zeros_like(ids[:, 0])
-        x = self.tokens(ids[real]) + self.positions(self._places(ids).expand_as(ids)[real]) + self.types.weight[0]
+        places = self._places(ids).expand_as(ids)[where.text, where.place]
+        x = self.tokens(ids[where.text, where.place]) + self.positions(places) + self.types.weight[0]
         x = run(self.blocks, self.embed_norm(x), where, mask, first)
         if first is None:
             return where.mean(x, mask)

@@ -23,23 +23,33 @@ ROUND = 16  # tokens that a vector register holds
 
 
 class Packing(NamedTuple):
-    """Where tokens lie: the `text` of each and its `place` in it; `shape` (n, l) of all texts, padded."""
+    """Where tokens lie.
+
+    Attributes:
+        text: The text of each.
+        place: Its place in that text.
+        flat: Its place in all texts, padded, one after the other.
+        shape: (n, l) of all texts, padded.
+        alone: Whether this is one text, all of whose tokens are real.
+    """
 
     text: Int[Tensor, " t"]
     place: Int[Tensor, " t"]
+    flat: Int[Tensor, " t"]
     shape: tuple[int, int]
-
-    @property
-    def flat(self) -> Int[Tensor, " t"]:
-        return self.text * self.shape[1] + self.place
+    alone: bool
 
     def lay(self, x: Float[Tensor, "t d"]) -> Float[Tensor, "n l d"]:
         """As texts; padding is zero."""
+        if self.alone:
+            return F.pad(x, (0, 0, 0, self.shape[1] - len(x)))[None]
         out = x.new_zeros(self.shape[0] * self.shape[1], x.shape[1])
         return out.index_copy_(0, self.flat, x).view(*self.shape, -1)
 
     def take(self, x: Float[Tensor, "n l d"]) -> Float[Tensor, "t d"]:
         """In a row."""
+        if self.alone:
+            return x[0, : len(self.flat)]
         return x.flatten(0, 1).index_select(0, self.flat)
 
     def mean(self, x: Float[Tensor, "t d"], real: Bool[Tensor, "n l"]) -> Float[Tensor, "n d"]:
@@ -57,7 +67,9 @@ def packs(weight: Tensor, ids: Int[Tensor, "n l"]) -> bool:
 def packing(real: Bool[Tensor, "n l"]) -> Packing:
     """Of the tokens that are real."""
     text, place = real.nonzero(as_tuple=True)
-    return Packing(text, place, (real.shape[0], -(-real.shape[1] // ROUND) * ROUND))
+    long = -(-real.shape[1] // ROUND) * ROUND
+    alone = len(real) == 1 and len(place) == real.shape[1]
+    return Packing(text, place, text * long + place, (real.shape[0], long), alone)
 
 
 def run(
@@ -76,8 +88,10 @@ def run(
         seen: The tokens that may be looked at; None: the earlier ones.
         wanted: A token of each text, whose state is asked for; None: all.
     """
-    mask = None if seen is None else F.pad(seen, (0, where.shape[1] - seen.shape[1]))[:, None, None]
-    blocks = list(blocks)
+    mask, blocks = None, list(blocks)
+    if seen is not None:  # added to scores; made here, attention would do it in every block
+        mask = torch.full((len(seen), 1, 1, where.shape[1]), -torch.inf)
+        mask[..., : seen.shape[1]].masked_fill_(seen[:, None, None], 0.0)
     for block in blocks:
         y = _attention(block.attn, block.norm1(x) if block.pre else x, where, mask)
         if block is blocks[-1] and wanted is not None:
