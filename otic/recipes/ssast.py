@@ -114,10 +114,12 @@ def ssast_frame_tiny() -> Recipe:
 
         otic pretrain ssast_frame_tiny --data sounds/ --out runs/ssast_frame_tiny --minutes 60
 
-    Read by the mean of its last layer, as the paper does, a linear probe on rendered sounds rises from 32 to 37 % in
-    250 updates. Read as all tiny recipes are, by means and deviations of three layers, it stays at 67: random weights
-    hand whole spectra on; Xavier's make it worse (docs/log.md).
+    The encoder sees the visible quarter alone and a small decoder the rest (`visible_only`): as good after as many
+    updates, at 60 % of the arithmetic. Read by the mean of its last layer, as the paper does, a linear probe on
+    rendered sounds rises from 31 to 37 % in 200 updates. Read as all tiny recipes are, by means and deviations of
+    three layers, it stays at 67: random weights hand whole spectra on; Xavier's make it worse (docs/log.md).
     Compute: not measured yet. Score of a full run: not measured yet.
     """
-    recipe = tiny("ssast_frame_tiny", "mspm", replace(OURS, hidden=0.5, sampler="random"), patch=(2, 128))
-    return replace(recipe, train=replace(recipe.train, lr=5e-4))
+    seen = replace(OURS, hidden=0.75, sampler="random", visible_only=True)
+    recipe = tiny("ssast_frame_tiny", "mspm", seen, patch=(2, 128))
+    return replace(recipe, train=replace(recipe.train, lr=1e-3))
