@@ -54,8 +54,17 @@ class Captions:
     def text(self) -> str:
         """A line for each window, or for each file where there is one answer to it."""
         if self.options:
-            return "\n".join(f"{printable(s.source)}: {s.text} ({s.scores[0]:.0%})" for s in self.good)
-        return "\n".join(f"{printable(s.source)} {s.start:.1f}-{s.end:.1f} s: {s.text}" for s in self.good)
+            return "\n".join(f"{printable(s.source)}: {line(s.text)} ({s.scores[0]:.0%})" for s in self.good)
+        return "\n".join(f"{printable(s.source)} {s.start:.1f}-{s.end:.1f} s: {line(s.text)}" for s in self.good)
+
+
+def line(text: str) -> str:
+    r"""A text on one line: control characters, which barely trained models of bytes write, become escapes.
+
+    >>> line("a dog\nbarks\x1b[2J")
+    'a dog barks\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(printable(text).split()))
 
 
 def caption(

@@ -68,11 +68,16 @@ def evaluate(
         tokenizer: A folder with the vocabulary of published text towers, for models that came without.
 
     Raises:
-        ConfigError: on an unknown protocol, layer, pooling or prompt, and on a model without words where it needs some.
+        ConfigError: on an unknown protocol, layer, pooling or prompt, on one that no protocol has a use for, and on a
+            model without words where it needs some.
         DataError: when data cannot be used for any of the protocols.
         WeightsError: when a model cannot be loaded.
     """
     probes, asked = _kinds(protocols)
+    if (layers or pools) and not probes:
+        raise ConfigError(f"layers and pooling are for probes alone, not for {', '.join(asked)}: leave them out.")
+    if prompt and "zero-shot" not in asked:
+        raise ConfigError(f"a prompt is for zero-shot alone, not for {', '.join(protocols)}: leave it out.")
     wording = Wording(prompts=templates(prompt))
     named = _models(models, device, tokenizer)
     choice = [

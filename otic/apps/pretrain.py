@@ -15,9 +15,10 @@ import torch.distributed as dist
 from otic.apps.pretrain_job import Job, Run
 from otic.apps.pretrain_launch import launch, processes
 from otic.apps.pretrain_request import Length, apart, choose, request, resume_command
+from otic.apps.pretrain_words import captioned
 from otic.core.world import Precision, World
 from otic.data.crops import Crops, held_out
-from otic.data.rows import Source, training
+from otic.data.rows import Source
 from otic.data.source import open_source
 from otic.engine.interrupt import Interrupt, Interrupted
 from otic.engine.loop import Hook
@@ -94,8 +95,8 @@ def pretrain(
     chosen, length = choose(base, seed, settings), Length(steps, epochs, minutes, tuple(settings))
     sources = (str(data),) if isinstance(data, str | Path) else tuple(str(d) for d in data)
     apart(out, sources)
-    source = open_source(sources, where=where)
-    source = training(source) if base.learns_words else source  # what `evaluate` asks for is not learned from
+    source = open_source(sources, where=where, learning=base.learns_words)  # what `evaluate` asks for is left out
+    source = captioned(source) if base.learns_words else source
     base = for_classes(base, source.classes)
     chosen = choose(base, seed, settings)
     asked = request(chosen, source, steps=steps, epochs=epochs, minutes=minutes, precision=precision, init=init)

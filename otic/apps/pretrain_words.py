@@ -18,6 +18,7 @@ from otic.apps.progress import Progress
 from otic.core.config import from_dict, to_dict
 from otic.core.errors import ConfigError, DataError, OticError, OticWarning
 from otic.core.files import write_json
+from otic.core.text import count
 from otic.core.world import World
 from otic.data.rows import Source
 from otic.engine import checkpoint
@@ -77,7 +78,6 @@ def words(recipe: Recipe, source: Source, folder: Path, world: World) -> Words |
         world: The processes; the main one settles it.
 
     Raises:
-        DataError: when there is no text in the data.
         ConfigError: when a run has begun, and what it reads with is gone or damaged.
         WeightsError: when the published tower cannot be used.
     """
@@ -123,17 +123,27 @@ def _kept(path: Path) -> Words:
 
 
 def texts(source: Source) -> list[str]:
-    """All that is said of the clips, each text once.
+    """All that is said of the clips, each text once."""
+    found: dict[str, None] = {}
+    for row in source.rows:
+        found |= dict.fromkeys((*row.captions, *(row.extra[c] for c in COLUMNS if c in row.extra)))
+    return list(found)
+
+
+def captioned(source: Source) -> Source:
+    """The clips of which something is said; the others are counted in a warning.
 
     Raises:
-        DataError: when nothing is.
+        DataError: when nothing is said of any.
     """
-    said: dict[str, None] = {}
-    for row in source.rows:
-        said |= dict.fromkeys((*row.captions, *(row.extra[c] for c in COLUMNS if c in row.extra)))
-    if not said:
+    some = [i for i, row in enumerate(source.rows) if any(row.captions)]
+    if not some:
         raise DataError(f"{source.name}: no captions to learn words from. Name data with a column `caption`.")
-    return list(said)
+    if len(some) == len(source):
+        return source
+    rest = f"{count(len(source) - len(some), 'clip')} of {len(source):,}"
+    warnings.warn(OticWarning(f"{source.name}: {rest} have no caption, and take no part."), stacklevel=2)
+    return source.subset(some)
 
 
 def warn_of_long(tokenizer: Tokenizer, said: Sequence[str]) -> None:

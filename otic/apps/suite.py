@@ -10,12 +10,11 @@ from typing import Any
 from otic.apps import evaluate as job
 from otic.core.errors import ConfigError, DataError
 from otic.core.registry import unknown
-from otic.data.rows import Source
+from otic.data.rows import TEST, Source
 from otic.data.source import open_source
 from otic.evaluation.metrics import scale
 from otic.evaluation.results import Results, align
 from otic.evaluation.score import MULTI, SINGLE
-from otic.evaluation.splits import TEST
 from otic.evaluation.tasks import SUITES, BenchTask, missing, of_suite, plain
 from otic.evaluation.words import WORDS, Wording
 from otic.inference.prompts import clean, templates
@@ -93,6 +92,9 @@ def evaluate(
             raise ConfigError(unknown("protocol of a suite", protocol, WORDS))
     wanted = [t for t in of_suite(suite) if t.run and (not protocols or t.protocol in protocols)]
     trained = [t for t in of_suite(suite) if not t.run and not protocols]
+    if not wanted:
+        known = ", ".join(sorted({t.protocol for t in of_suite(suite) if t.run}))
+        raise ConfigError(f"{suite}: none of its tasks is scored by {', '.join(protocols)}. Known: {known}.")
     templates(prompt)
     there = _there(Path(root))
     found = {name: there[plain(name)] for t in wanted for name in (t.data.name, *t.data.also) if plain(name) in there}

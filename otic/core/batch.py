@@ -26,7 +26,7 @@ class Batch:
         labels: Class indices `[b]` or multi-hot rows `[b, c]`, where the data has labels.
         text: One caption (or target text) for each clip, where the data has captions.
         prompts: What is asked of each clip, where the data says so ("what emotion is this?").
-        negatives: A caption that is nearly right, for each clip, where the data has such.
+        negatives: A caption that is nearly right, for each clip that has one ("" else), where the data has such.
         ids: Where each clip comes from (`file@start`, the file's id and seconds).
         starts: Seconds at which each crop begins in its clip, where that is known.
     """

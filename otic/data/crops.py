@@ -79,7 +79,7 @@ class Crops:
         self._single = all(len(row.labels) == 1 for row in source.rows)
         self._captioned = all(row.captions for row in source.rows)
         self._asked = any("prompt" in row.extra for row in source.rows)
-        self._misled = all(row.extra.get("hard_negative") for row in source.rows)
+        self._misled = any(row.extra.get("hard_negative") for row in source.rows)
         self._cache: dict[int, np.ndarray] = {}
         self._room = round(cache_gb * 1e9)
         self._hopeless: set[int] = set()  # clips of which nothing can be read

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-TRAIN = {"train", "training"}  # names of the split that is learned from
+TRAIN = {"train", "training"}  # names of the split that is learned from, in small letters
+VALID = {"valid", "val", "validation", "dev"}  # of the one that settings are chosen on
+TEST = {"test", "eval", "evaluation", "testing"}  # of the one that is asked about
 Event = tuple[float, float, str]  # onset and offset in seconds, label
 
 
@@ -89,11 +91,20 @@ class Source(ABC):
         return Subset(self, [int(i) for i in indices])
 
 
+def split_of(row: Row) -> str:
+    """The row's split in small letters; "" where it has none."""
+    return (row.split or "").lower()
+
+
 def training(source: Source) -> Source:
-    """Without the rows of other splits, where there is a split `train`; all of a source that has none."""
-    own = [i for i, row in enumerate(source.rows) if (row.split or "train") in TRAIN]
-    known = any(row.split in TRAIN for row in source.rows)
-    return source.subset(own) if known and len(own) < len(source) else source
+    """Without the rows of other splits, where there is a split `train`; else without those of a split `test`.
+
+    All of a source that is nothing but `test`: it was asked for.
+    """
+    kinds = [split_of(row) for row in source.rows]
+    known = any(kind in TRAIN for kind in kinds)
+    own = [i for i, kind in enumerate(kinds) if (kind in TRAIN or not kind if known else kind not in TEST)]
+    return source.subset(own) if 0 < len(own) < len(source) else source
 
 
 class Subset(Source):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from otic.core.errors import DataError
 from otic.data import manifests, mixture
 from otic.data.corpus import open_corpus
 from otic.data.layouts import recognise
-from otic.data.rows import Joined, Probe, Row, Source
+from otic.data.rows import Joined, Probe, Row, Source, training
 from otic.data.scenes import open_scenes
 from otic.data.where import Table, keep
 
@@ -56,6 +57,7 @@ def open_source(
     label_column: str = "label",
     split_column: str | None = None,
     where: str | Sequence[str] = (),
+    learning: bool = False,
 ) -> Source:
     """Any SRC as a `Source`; several are put one after the other.
 
@@ -66,15 +68,30 @@ def open_source(
         label_column: The column that holds the target.
         split_column: The column that says train or test; `split` by default.
         where: Conditions on the table's columns that every row kept must meet: `in_test=0`, `fold!=5`, `fold in 1,2,3`.
+        learning: Of what is kept of each SRC (and of each task of a mixture), only what `training` would learn from.
 
     Raises:
         DataError: when there is nothing of that name, no audio in it, a column is missing, or no row is left.
     """
     if not isinstance(src, str | Path):
-        parts = [open_source(s, label_column=label_column, split_column=split_column, where=where) for s in src]
+        parts = [
+            open_source(s, label_column=label_column, split_column=split_column, where=where, learning=learning)
+            for s in src
+        ]
         if not parts:
             raise DataError(f"No data given. Name {KINDS}.")
         return parts[0] if len(parts) == 1 else Joined(parts)
+    path = Path(src).expanduser()
+    if path.suffix.lower() in mixture.SUFFIXES and path.is_file():
+        if label_column != "label" or split_column is not None:
+            raise DataError(f"{path}: a mixture names the label and split columns of each task itself.")
+        return mixture.open_mixture(path, partial(open_source, learning=learning), where)
+    source = _one(src, label_column, split_column, where)
+    return training(source) if learning else source
+
+
+def _one(src: str | Path, label_column: str, split_column: str | None, where: str | Sequence[str]) -> Source:
+    """A single SRC that is no mixture."""
     if str(src).startswith("synth:"):
         if label_column != "label" or split_column not in (None, "split"):
             raise DataError(f"{src}: rendered sounds have no columns to choose from, only `label` and `split`.")
@@ -84,10 +101,6 @@ def open_source(
         raise DataError(f"{src or 'empty name'}: there is no such file or folder. Data is {KINDS}.")
     if (path / "scenes.csv").is_file() and (path / "layers.csv").is_file():
         return open_scenes(path, label_column=label_column, split_column=split_column, where=where)
-    if path.suffix.lower() in mixture.SUFFIXES and path.is_file():
-        if label_column != "label" or split_column is not None:
-            raise DataError(f"{path}: a mixture names the label and split columns of each task itself.")
-        return mixture.open_mixture(path, open_source, where)
     table, root, name = _table(path)
     rows, files = manifests.rows(keep(table, where, name), name, label_column=label_column, split_column=split_column)
     paths = [root / file for file in files]

@@ -15,9 +15,8 @@ from jaxtyping import Bool, Float, Int
 
 from otic.core.errors import DataError
 from otic.core.seeds import rng
-from otic.data.rows import TRAIN, Row
+from otic.data.rows import TEST, TRAIN, VALID, Row, split_of
 
-VALID, TEST = {"valid", "val", "validation", "dev"}, {"test", "eval", "testing"}
 GROUPS = (
     "speaker",
     "speaker_id",
@@ -115,7 +114,7 @@ def _twice(rows: Sequence[Row], splits: Sequence[Split]) -> list[str]:
 
 def _divide(rows: Sequence[Row], truth: np.ndarray, seed: int) -> tuple[tuple[Split, ...], tuple[str, ...]]:
     labelled = np.asarray(truth.any(1))
-    folds, kinds = [row.fold for row in rows], [(row.split or "").lower() for row in rows]
+    folds, kinds = [row.fold for row in rows], [split_of(row) for row in rows]
     if set(kinds) & TRAIN and set(kinds) & TEST:
         return (_train_test(rows, truth, np.array(kinds), seed),), ()
     if len(_values(folds, labelled)) < 2 and len(_values(kinds, labelled)) > 1:

@@ -1,8 +1,8 @@
 """The protocols that need words, each scored alike for all models: `zero-shot`, `retrieval`, `choice`.
 
-Only test clips are heard (all of them, where the data has no split), and nothing is fitted. Intervals come from the
-same resamples of the clips for all models, so differences are paired; a clip brings all its captions along, and what
-is searched through stays whole.
+Only test clips are heard (else those of another split than `train`; all where there is none), and nothing is fitted.
+Intervals come from the same resamples of the clips for all models, so differences are paired; a clip brings all its
+captions along, and what is searched through stays whole.
 
 Axes: n clips, e joint width, r resamples.
 """
@@ -20,13 +20,12 @@ from jaxtyping import Float, Float32, Int, Num
 
 from otic.core.errors import ConfigError
 from otic.core.registry import Registry
-from otic.data.rows import Row
+from otic.data.rows import TEST, TRAIN, VALID, Row, split_of
 from otic.evaluation import bootstrap, choice, retrieval, zero_shot
 from otic.evaluation.features import Features
 from otic.evaluation.results import Difference, Score
 from otic.evaluation.retrieval import Statistic
 from otic.evaluation.score import MULTI, SINGLE, View, differences
-from otic.evaluation.splits import TEST
 from otic.inference.prompts import class_vectors, clean, templates, unit
 
 
@@ -191,8 +190,13 @@ def need_words(name: str, model: Any, protocol: str) -> None:
 
 
 def heard(rows: Sequence[Row]) -> list[int]:
-    """The clips that are asked about: those of split `test`, where there is one, else all."""
-    return [i for i, row in enumerate(rows) if (row.split or "").lower() in TEST] or list(range(len(rows)))
+    """The clips that are asked about: of split `test` where there is one, else of `valid`, else of any that is not
+    `train`; all where no row is of such a split."""
+    kinds = [split_of(row) for row in rows]
+    for wanted in (TEST, VALID, set(kinds) - TRAIN - {""}):
+        if found := [i for i, kind in enumerate(kinds) if kind in wanted]:
+            return found
+    return list(range(len(rows)))
 
 
 def compare(

@@ -256,7 +256,7 @@ class Model:
                 what to supply.
         """
         towers = needs_words(self.towers, self.card)
-        listed = [texts] if isinstance(texts, str) else list(texts)
+        listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
         for text in listed:
             if not isinstance(text, str):
                 raise ConfigError(f"text: expected words, not {text!r:.40}. Give a string, or a list of strings.")

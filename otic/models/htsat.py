@@ -4,7 +4,8 @@ The log-mel's time axis is stretched to a fixed length, cut into as many pieces 
 along frequency, and read by a Swin transformer. Afterwards the stack is undone: what comes out are tokens over time,
 each a few bands high. A tagging head (unused by CLAP) turns them into class scores over time.
 
-Where code and papers differ, code (microsoft/CLAP @ e8a6467, LAION-AI/CLAP @ 1fd4c37).
+Where code and papers differ, code (microsoft/CLAP @ e8a6467, LAION-AI/CLAP @ 1fd4c37). Its `infer_mode`, which
+repeats short clips and is reached by neither program, is left out: waves are brought to a length (`audio.cliplen`).
 
 Axes: b clips, t frames, f mel bins, c channels (fused input: the whole and three parts), n tokens, d width, k classes.
 """

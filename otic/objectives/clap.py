@@ -71,6 +71,10 @@ class CLAP(Objective):
         super().__init__()
         if cfg.remember and not cfg.freeze_audio:
             raise ConfigError("remember=true: only what a frozen audio tower says stays true. Set freeze_audio=true.")
+        if cfg.loss == "sigmoid" and (cfg.hard or cfg.hard_negatives):
+            raise ConfigError("loss=sigmoid has no use for hard and hard_negatives: leave them out, or take softmax.")
+        if cfg.loss == "softmax" and cfg.towers.bias is not None:
+            raise ConfigError(f"towers.bias={cfg.towers.bias:g}: a softmax does not learn it. Set loss=sigmoid.")
         self.cfg = cfg
         self.towers = TwoTower(encoder, cfg.towers, tokenizer or Tokenizer.plain(), gen)
         self._frozen = [
@@ -116,7 +120,7 @@ class CLAP(Objective):
         cosine = audio @ words.mT  # [m, m]
         others = self._others(captions, len(audio), audio.device)
         loss = (
-            self._softmax(cosine, others, audio, everyone(odd))
+            self._softmax(cosine, others, audio, everyone(odd), self._some(wrong))
             if self.cfg.loss == "softmax"
             else self._sigmoid(cosine, others)
         )
@@ -136,9 +140,15 @@ class CLAP(Objective):
         self.towers.log_scale.clamp_(0.0, math.log(self.towers.cfg.max_scale) - 1e-6)
 
     def _softmax(
-        self, cosine: Float[Tensor, "m m"], others: Bool[Tensor, "m m"], audio: Tensor, odd: Float[Tensor, "n e"]
+        self,
+        cosine: Float[Tensor, "m m"],
+        others: Bool[Tensor, "m m"],
+        audio: Float[Tensor, "m e"],
+        odd: Float[Tensor, "n e"],
+        some: Bool[Tensor, " n"],
     ) -> Float[Tensor, ""]:
-        """Cross-entropies over both axes; captions that are nearly right stand in their clip's row alone."""
+        """Cross-entropies over both axes; captions that are nearly right (`odd`, where there are `some`) stand in their
+        clip's row alone."""
         scale, own = self.towers.scale, torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)
         logits = (scale * cosine).masked_fill(~(others | own), -torch.inf)
         target = torch.arange(len(cosine), device=cosine.device)
@@ -146,7 +156,8 @@ class CLAP(Objective):
         if self.cfg.hard:
             rows, columns = rows + hardness(rows, self.cfg.hard), columns + hardness(columns, self.cfg.hard)
         if len(odd):
-            rows = torch.cat((rows, scale * (audio * odd).sum(-1, keepdim=True)), 1)
+            near = scale * (audio * odd).sum(-1, keepdim=True)
+            rows = torch.cat((rows, near.masked_fill(~some[:, None], -torch.inf)), 1)
         return (F.cross_entropy(rows, target) + F.cross_entropy(columns, target)) / 2
 
     def _sigmoid(self, cosine: Float[Tensor, "m m"], others: Bool[Tensor, "m m"]) -> Float[Tensor, ""]:
@@ -163,6 +174,11 @@ class CLAP(Objective):
         if batch.negatives is None:
             raise DataError("hard_negatives=true, but the data has no column `hard_negative`.")
         return list(batch.text), list(batch.negatives)
+
+    def _some(self, wrong: Sequence[str]) -> Bool[Tensor, " n"]:
+        """Which clips of all processes have a nearly right caption."""
+        sizes = torch.tensor([len(text) for text in wrong], dtype=torch.long, device=self.towers.log_scale.device)
+        return everyone(sizes) > 0
 
     def _hear(self, batch: Batch, gen: Generator) -> list[Tensor]:
         """What the audio tower says of each clip; of a clip it has heard before, what it said then."""
@@ -212,4 +228,4 @@ class CLAP(Objective):
 
 def key(text: str) -> int:
     """A number for a text, the same in every process."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:7], "big")

@@ -16,6 +16,7 @@ from otic.core.ramps import Ramp
 from otic.core.registry import Registry
 from otic.core.seeds import generator
 from otic.engine.config import TrainConfig
+from otic.inference.kinds import stretches
 from otic.inference.load import read_model
 from otic.inference.options import Options, from_card
 from otic.models.cells import Ruler
@@ -204,15 +205,27 @@ def small(name: str, method: str, objective: Any, **encoder: Any) -> Recipe:
 
 
 def adopted(recipe: Recipe, model: Loaded) -> Recipe:
-    """The recipe around another model's encoder, heard through its front-end and read as its card says."""
+    """The recipe around another model's encoder, heard through its front-end and read as its card says.
+
+    An encoder that wants one length (HTS-AT, and what its card brings to a window) gets crops of that window, short
+    clips again and again: in training as later.
+    """
     options = from_card(model.card)
+    window, crop = recipe.inference.window, {}
+    if options.short != "pad" or stretches(model.encoder):
+        window = options.window or window
+        if stretches(model.encoder):
+            frames, hears = model.encoder.cfg.frames, model.frontend
+            window = min(window, (frames - 1) * hears.hop / hears.sample_rate)
+        options = dataclasses.replace(options, short="repeat")
+        crop = {"crop_seconds": window, "short": "repeat", "frames": 0}
     towers = getattr(recipe.objective, "towers", None)
     objective = recipe.objective
     if towers is not None and options.layers:
         objective = dataclasses.replace(objective, towers=dataclasses.replace(towers, layers=options.layers))
     return dataclasses.replace(
         recipe, encoder=model.encoder.cfg, frontend=model.frontend, objective=objective, measure_statistics=False,
-        inference=dataclasses.replace(options, window=recipe.inference.window),
+        inference=dataclasses.replace(options, window=window), **crop,
     )  # fmt: skip
 
 

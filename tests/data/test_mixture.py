@@ -58,6 +58,22 @@ def test_a_condition_for_all_tasks(folder):
     assert [row.id for row in open_source(folder / "one.yaml", where=["fold=3"]).rows] == ["animals/3.wav"]
 
 
+def test_each_task_is_learned_from_by_its_own_split(folder):
+    """One task's split `train` leaves out nothing of another's, and shares are of what is left."""
+    animals = [{"file": f"{k}.wav", "label": "cry", "split": "train" if k < 4 else "test"} for k in range(1, 6)]
+    write_csv(folder / "animals" / "metadata.csv", animals)
+    tasks = "[{data: animals}, {data: animals, where: split=test}, {data: voices, target: caption}]"
+    tasks = f"{{temperature: 1000000, tasks: {tasks}}}"
+    (folder / "own.yaml").write_text(tasks, encoding="utf-8")
+    rows = open_source(folder / "own.yaml", learning=True).rows
+    share = Counter()
+    for row in rows:
+        share[row.id.split("/")[0]] += row.weight
+    assert len(rows) == 3 + 2 + 1 and list(share.values()) == pytest.approx([3, 3, 3], rel=1e-4)
+    assert len(open_source(folder / "own.yaml")) == 5 + 2 + 1
+    assert len(open_source([folder / "animals", folder / "voices"], learning=True)) == 3 + 1
+
+
 def test_data_may_lie_elsewhere(folder):
     (folder / "deep").mkdir()
     (folder / "deep" / "far.yaml").write_text("{root: .., tasks: [{data: animals}]}", encoding="utf-8")
@@ -72,7 +88,9 @@ def test_batches_carry_prompts_and_negatives(folder):
     batch, _ = first(folder / "tasks.yaml")
     pairs = {"what is this sound?": {"a crying baby", "a sea lion"}, "who is speaking?": {"theo"}}
     pairs["describe the sound"] = {"a man talks", "speech"}
-    assert len(batch.prompts) == len(batch.text) == 8 and batch.negatives is None
+    assert len(batch.prompts) == len(batch.text) == 8
+    wrong = dict(zip(batch.prompts, batch.negatives, strict=True))
+    assert wrong["who is speaking?"] == "x" and wrong["what is this sound?"] == "", "whose rows have none"
     assert all(answer in pairs[prompt] for prompt, answer in zip(batch.prompts, batch.text, strict=True))
     batch, _ = first(folder / "voices")
     assert batch.prompts is None and batch.negatives == ("x",) * 8

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sources_for_tests import RATE, tone, write_csv
+from sources_for_tests import RATE, Listed, tone, write_csv
 
 from otic.core.errors import DataError, OticWarning
 from otic.data import manifests
-from otic.data.rows import training
+from otic.data.rows import Row, training
 from otic.data.source import open_source
+from otic.evaluation.words import heard
 
 
 def test_a_plain_folder_has_no_labels(tmp_path):
@@ -296,6 +297,26 @@ def test_words_are_learned_from_the_training_split_alone():
     assert training(kept) is kept
     test_only = whole.subset([i for i, row in enumerate(whole.rows) if row.split == "test"])
     assert training(test_only) is test_only, "no split train: all of it"
+    assert len(open_source("synth:corpus?clips=40", learning=True)) == 30
+
+
+@pytest.mark.parametrize(
+    ("splits", "learned", "asked"),
+    [
+        (["Train", "TRAIN", "Test", "test"], [0, 1], [2, 3]),
+        (["dev", "dev", "test", "evaluation"], [0, 1], [2, 3]),
+        (["development", "development", "evaluation", "Eval"], [0, 1], [2, 3]),
+        (["train", "train", "val", "Valid"], [0, 1], [2, 3]),
+        (["train", "train", "extra", ""], [0, 1, 3], [2]),
+        (["train"] * 4, [0, 1, 2, 3], [0, 1, 2, 3]),
+        (["", "", "", ""], [0, 1, 2, 3], [0, 1, 2, 3]),
+        (["test", "test", "Test", "eval"], [0, 1, 2, 3], [0, 1, 2, 3]),
+    ],
+)
+def test_what_is_learned_from_is_not_asked_for(splits, learned, asked):
+    rows = [Row(id=str(i), split=split or None) for i, split in enumerate(splits)]
+    assert [int(row.id) for row in training(Listed(rows)).rows] == learned
+    assert heard(rows) == asked
 
 
 def listed(tmp_path, text, name="list.csv"):

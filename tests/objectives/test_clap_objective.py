@@ -17,7 +17,7 @@ from otic.models.contrast import hardness, sigmoid, symmetric
 from otic.models.text import TextConfig
 from otic.models.tokenizer import Tokenizer
 from otic.models.two_tower import ReaderConfig, TwoTower, TwoTowerConfig, from_file, to_file
-from otic.objectives.clap import CLAP, CLAPConfig
+from otic.objectives.clap import CLAP, CLAPConfig, key
 
 TEXT = TextConfig(vocab=0, positions=77, width=32, depth=1, heads=2, dropout=0.0)
 TOWERS = TwoTowerConfig(
@@ -90,6 +90,23 @@ def test_nearly_right_captions_stand_in_their_clips_rows():
     assert objective(batch(negatives=odd), generator(0)).total.item() == pytest.approx(wanted.item(), rel=1e-5)
     with pytest.raises(DataError, match="hard_negative"):
         objective(batch(), generator(0))
+    some = ("", *odd[1:])  # the first clip has none
+    less = F.cross_entropy(rows[:1], target[:1]) - F.cross_entropy(scaled[:1], target[:1])
+    total = objective(batch(negatives=some), generator(0)).total
+    assert total.item() == pytest.approx((wanted - less / 16).item(), rel=1e-5)
+
+
+def test_settings_of_another_loss_are_refused():
+    for settings in ({"hard": 0.15}, {"hard_negatives": True}):
+        with pytest.raises(ConfigError, match="loss=sigmoid has no use"):
+            build(loss="sigmoid", **settings)
+    with pytest.raises(ConfigError, match=r"towers\.bias=-10: a softmax does not learn it"):
+        build(replace(TOWERS, bias=-10.0))
+
+
+def test_captions_with_bytes_that_are_no_text():
+    """A table that is not UTF-8 keeps them as surrogates."""
+    assert key("caf\udce9") != key("café")
 
 
 def test_sigmoid_pair_by_pair():
