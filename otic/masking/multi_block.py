@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Generator, Tensor
 
 from otic.core.errors import ConfigError
-from otic.masking.uniform import draw, lowest, size
+from otic.masking.uniform import draw, size
 
 Removal = Literal["blocks", "time", "freq", "cross"]
 FALLBACK: dict[Removal, Removal] = {"cross": "time", "time": "freq", "freq": "blocks"}
@@ -85,14 +85,6 @@ def multi_block(
             return Views(seen, blocks)
         seen[short], blocks[short] = _place(len(short), grid, number, target_side, context_side, remove, gen)
     return Views(_mend(seen, blocks, grid, remove, least), blocks)
-
-
-def trim(visible: Bool[Tensor, "*rows n"], gen: Generator) -> Bool[Tensor, "*rows n"]:
-    """The same masks with as many visible tokens as the emptiest has, so that they stack.
-
-    What goes is drawn at random; I-JEPA cuts the highest indices, which always costs the latest time steps.
-    """
-    return lowest(draw(visible.shape, gen) - visible.float(), int(visible.sum(-1).min()))
 
 
 def _place(

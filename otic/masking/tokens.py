@@ -17,8 +17,15 @@ def positions(visible: Bool[Tensor, "b n"], k: int | None = None) -> Int[Tensor,
     if k is None:
         counts = visible.sum(1)
         k = int(counts[0])
-        assert bool((counts == k).all()), "rows show different numbers of tokens; trim them first"
+        assert bool((counts == k).all()), "rows show different numbers of tokens; say how many to take (`spare`)"
     return visible.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
+def spare(visible: Bool[Tensor, "r n"]) -> Bool[Tensor, "r k"] | None:
+    """Where rows that show unequally many tokens are filled up, k being the most of a row; None where all show k."""
+    counts = visible.sum(1)
+    least, most = torch.stack(counts.aminmax()).tolist()  # one round trip to the device
+    return None if least == most else torch.arange(most, device=visible.device) >= counts[:, None]
 
 
 def gather(
@@ -32,7 +39,8 @@ def gather(
     Args:
         tokens: All tokens.
         visible: True where a token is seen; equally many in each row; r is a multiple of b.
-        k: Visible tokens of a row, when known: spares a round trip to the device.
+        k: Visible tokens of a row, when known: spares a round trip to the device. Rows that show fewer are filled up
+            with hidden ones, in ascending order (`spare`).
     """
     assert len(visible) % len(tokens) == 0, f"{len(visible)} masks for {len(tokens)} clips"
     index = positions(visible, k)

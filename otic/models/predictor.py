@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
@@ -22,6 +23,7 @@ from otic.core.seeds import generator
 from otic.models.block import Block
 from otic.models.init import init_linear, init_xavier, shrink_residuals
 from otic.models.positions import sincos
+from otic.models.regularise import Barred
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ class Predictor(nn.Module):
         context: Bool[Tensor, "r n"],
         targets: Bool[Tensor, "q n"],
         grid: tuple[int, int],
+        spare: Bool[Tensor, "r k"] | None = None,
     ) -> Float[Tensor, "q j d"]:
         """What the patches of each row of targets are like, in ascending order.
 
@@ -85,14 +88,17 @@ class Predictor(nn.Module):
             context: Where they are.
             targets: What to predict, equally many in each row; row i belongs to context i % r.
             grid: (time, freq) of the patches.
+            spare: Which of `seen` only fill up a row: no token sees them.
         """
         codes = self.positions(grid, seen.device)[None]
         known = self.embed(seen)
         known = known + masking.gather(codes, context, seen.shape[1]).to(known)
         asked = self.mask_token + masking.gather(codes, targets)
-        x = torch.cat((known.repeat(len(targets) // len(seen), 1, 1), asked.to(known)), 1)
+        times = len(targets) // len(seen)
+        x = torch.cat((known.repeat(times, 1, 1), asked.to(known)), 1)
+        unseen = None if spare is None else Barred(F.pad(spare.repeat(times, 1), (0, asked.shape[1])), "key")
         for block in self.blocks:
-            x, _ = block(x)
+            x, _ = block(x, barred=unseen)
         return self.proj(self.norm(x[:, seen.shape[1] :]))
 
     def positions(self, grid: tuple[int, int], device: torch.device | str = "cpu") -> Float[Tensor, "n w"]:

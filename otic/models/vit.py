@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
@@ -193,26 +194,29 @@ class ViT(nn.Module):
         taps: bool = False,
         gen: Generator | None = None,
         regularise: Regularise | None = None,
+        spare: Bool[Tensor, "r k"] | None = None,
     ) -> Encoded:
         """Run the blocks over all tokens, or over the visible ones only.
 
         Args:
             tokens: From `tokens`.
-            visible: True where a token is seen, equally many in each row; several rows per clip
+            visible: True where a token is seen, equally many in each row (but for `spare`); several rows per clip
                 (row = clip * views + view) encode several masked views of it.
             taps: Keep each block's output and its raw feed-forward output.
             gen: Source of drop path's coins, and of what is barred, while training.
             regularise: Patches barred from attention, other ones in each block; while training only.
+            spare: Places past the last visible token of a row (`masking.spare`): no token sees what stands there.
         """
-        x = tokens if visible is None else masking.gather(tokens, visible)
+        x = tokens if visible is None else masking.gather(tokens, visible, None if spare is None else spare.shape[1])
         if self.extra_tokens is not None:
             extra = self.extra_tokens if self.extra_positions is None else self.extra_tokens + self.extra_positions
             x = torch.cat((extra.to(x).expand(len(x), -1, -1), x), 1)
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         layers, ffn = [], []
+        unseen = None if spare is None else Barred(F.pad(spare, (self.cfg.extra, 0)), "key")
         for block in self.blocks:
-            x, raw = block(x, gen, self._barred(x, regularise, gen))
+            x, raw = block(x, gen, unseen or self._barred(x, regularise, gen))
             if taps:
                 layers.append(x)
                 ffn.append(raw)

@@ -90,23 +90,6 @@ def test_aspect_stretches_along_time():
     assert (blocks.any(2).sum(1) == 16).all() and (blocks.any(1).sum(1) == 2).all()
 
 
-def along_time(masks):
-    """Where in time a mask's tokens lie: the distribution function, mean over masks."""
-    time = masks.view(-1, 32, 8).double().sum(2)
-    return (time / time.sum(1, keepdim=True)).mean(0).cumsum(0)
-
-
-def test_trim_is_unbiased_in_time():
-    seen = masking.multi_block(600, (32, 8), gen=generator(2)).context
-    level = masking.trim(seen, generator(3))
-    fewest = int(seen.sum(2).min())
-    assert (level.sum(2) == fewest).all() and not (level & ~seen).any()
-    # Kolmogorov-Smirnov distance; its 1 % bound for as many independent tokens is 1.63 / sqrt(600 * fewest)
-    assert (along_time(level) - along_time(seen)).abs().max() < 1.63 / (600 * fewest) ** 0.5
-    first = seen & (seen.cumsum(2) <= fewest)  # I-JEPA's way
-    assert (along_time(first) - along_time(seen)).abs().max() > 0.1
-
-
 def test_several_contexts():
     seen, blocks = masking.multi_block(20, (32, 8), contexts=3, context=(0.5, 0.6), gen=generator(4))
     assert seen.shape == (20, 3, 256) and not (seen & blocks.any(1)[:, None]).any()

@@ -47,5 +47,13 @@ def test_scatter_takes_the_dtype_of_what_was_seen():
 
 
 def test_unequal_rows_are_refused():
-    with pytest.raises(AssertionError, match="trim"):
+    with pytest.raises(AssertionError, match="different numbers"):
         masking.positions(torch.tensor([[True, False], [True, True]]))
+
+
+def test_rows_are_filled_up():
+    visible = torch.tensor([[False, True, False, True], [True, False, False, False]])
+    tokens = torch.arange(4.0).view(1, 4, 1).expand(2, 4, 1)
+    lone = masking.spare(visible)
+    assert lone.tolist() == [[False, False], [False, True]] and masking.spare(visible[:1]) is None
+    assert masking.gather(tokens, visible, 2)[..., 0].tolist() == [[1, 3], [0, 1]]

@@ -34,21 +34,25 @@ def batch(spec=SPEC):
     return Batch(torch.zeros(len(spec), 1), torch.ones(len(spec), dtype=torch.long), spec=spec)
 
 
-def views(contexts=1, targets=3, n=48):
-    """Contexts of nine patches and targets of five, any ones."""
+def views(contexts=1, targets=3, n=48, less=0):
+    """Contexts of nine patches (the second clip's of `less` fewer) and targets of five, any ones."""
     order = torch.rand(2, contexts + targets, n, generator=generator("views")).argsort(2)
     masks = torch.zeros(2, contexts + targets, n, dtype=torch.bool)
     for kind in range(contexts + targets):
         masks[:, kind].scatter_(1, order[:, kind, : 9 if kind < contexts else 5], True)
+        if kind < contexts:
+            masks[1, kind].scatter_(0, order[1, kind, 9 - less : 9], False)
     return Views(masks[:, :contexts], masks[:, contexts:])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("encoder", [{}, {"cls": True, "norm": "post"}])
+@pytest.mark.parametrize("less", [0, 6])
 @pytest.mark.parametrize("contexts", [1, 2])
 @pytest.mark.parametrize("view", ["full", "masked_only"])
-def test_block_by_block(view, contexts, encoder):
-    objective, shown = build(replace(CFG, target_view=view, contexts=contexts), **encoder), views(contexts)
+def test_block_by_block(view, contexts, less, encoder):
+    objective = build(replace(CFG, target_view=view, contexts=contexts), **encoder)
+    shown = views(contexts, less=less)
     passed = objective.passed(SPEC, shown)
     row = 0
     for target in range(3):
@@ -146,7 +150,9 @@ def test_any_grid_in_bounded_time(sampler, grid):
         if sampler == "unstructured" and grid == (2, 1):
             continue  # int(2 * 0.3) patches are none, and it says so
         shown = drawn(replace(CFG, sampler=sampler), grid, hard)
-        assert all(masks.any(2).all() and masks.sum(2).unique().numel() == 1 for masks in shown)
+        assert shown.context.any(2).all() and shown.targets.any(2).all()
+        assert shown.targets.sum(2).unique().numel() == 1, "targets of a batch stack"
+        assert sampler == "multi_block" or shown.context.sum(2).unique().numel() == 1
         assert shown.targets.shape[1] == {"unstructured": 1}.get(sampler, 3 if hard else 4)
 
 
@@ -263,3 +269,11 @@ def test_centred_targets_tell_nothing_of_the_place():
         build(replace(CFG, centre="clip", target_view="masked_only"))
     with pytest.raises(ConfigError, match="of one clip alone nothing is left"):
         build(replace(CFG, centre="place"))(batch(SPEC[:1]), generator(0))
+
+
+@pytest.mark.parametrize(("hard", "share"), [(False, 0.468), (True, 0.165)])
+def test_contexts_keep_their_size_in_company(hard, share):
+    """Of 64 clips as of one: the mean share of a 64 x 8 grid (I-JEPA cuts all down to the emptiest: 0.31 and 0.06)."""
+    objective = build()
+    drawn = [objective.draw(64, (64, 8), hard, generator("company", k)).context.float().mean() for k in range(40)]
+    assert torch.stack(drawn).mean().item() == pytest.approx(share, abs=0.02)
