@@ -409,6 +409,8 @@ class Job:
 
     def _export(self, plan: Plan) -> None:
         extra, described = plan.objective.extras()
+        if "head" in described:  # what its outputs are called, the data alone knows
+            described = {**described, "classes": self.crops.source.classes}
         encoder, frontend = plan.objective.encoder, plan.recipe.frontend
         store.save(self.folder / WEIGHTS, encoder, frontend, self._card(plan), extra, described, plan.bank)
 

@@ -8,6 +8,7 @@ Axes: b clips, t frames, f mel bins, n patches, c classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from torch import Generator, Tensor, nn
 
 from otic import masking
 from otic.core.batch import Batch, Loss
+from otic.core.config import to_dict
 from otic.core.errors import ConfigError
 from otic.models.heads import Head, HeadConfig
 from otic.models.regularise import Regularise
@@ -81,6 +83,27 @@ def label_rows(labels: Tensor, classes: int, limit: str = "the head has") -> Flo
     return labels.float() if labels.ndim == 2 else F.one_hot(labels.long(), classes).float()
 
 
+def check_shares(labels: Tensor, ids: Sequence[str] = ()) -> None:
+    """
+    Args:
+        labels: Class indices, or rows, which are looked at on the CPU alone.
+        ids: The clips' names, where they are known.
+
+    Raises:
+        ConfigError: if a row is no share of one clip among classes, as `cross_entropy` wants it.
+    """
+    if labels.ndim != 2 or labels.device.type != "cpu":
+        return
+    sums = labels.float().sum(1)
+    odd = (~((sums - 1).abs() < 0.01)).nonzero()[:, 0].tolist()  # room for bfloat16; a further label adds a whole one
+    if odd:
+        clip = ids[odd[0]] if len(ids) == len(labels) else f"clip {odd[0]} of the batch"
+        raise ConfigError(
+            f"{clip}: its labels sum to {sums[odd[0]]:g}, but loss=ce learns one class for each clip, or a mixture "
+            "that sums to 1. Set objective.loss=bce, for classes that may hold together."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SupervisedConfig:
     head: HeadConfig = field(default_factory=HeadConfig)  # what reads the encoder out
@@ -114,6 +137,12 @@ class Supervised(Objective):
     def check(self, batch: Batch) -> None:
         if batch.labels is not None:
             check_labels(batch.labels, self.cfg.head.classes)
+            if self.cfg.loss == "ce":
+                check_shares(batch.labels, batch.ids)
+
+    def extras(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        return tensors, {"head": to_dict(self.cfg.head), "loss": self.cfg.loss}
 
     def forward(self, batch: Batch, gen: Generator) -> Loss:
         assert batch.spec is not None, "the front-end has not filled the batch"
@@ -148,8 +177,9 @@ class Supervised(Objective):
     def _targets(self, batch: Batch) -> Float[Tensor, "b c"]:
         """
         Raises:
-            ConfigError: if the batch has no labels, or other classes than the head.
+            ConfigError: if the batch has no labels, or such as `check` refuses.
         """
         if batch.labels is None:
             raise ConfigError("the data has no labels to learn from: name their column, or choose another objective.")
+        self.check(batch)
         return label_rows(batch.labels, self.cfg.head.classes)

@@ -10,7 +10,7 @@ from otic.models import ViT, ViTConfig
 from otic.models.heads import HeadConfig
 from otic.models.regularise import Regularise
 from otic.objectives import Supervised, SupervisedConfig
-from otic.objectives.supervised import bce, cross_entropy, label_rows
+from otic.objectives.supervised import bce, check_shares, cross_entropy, label_rows
 
 LOGITS = torch.randn(4, 5, generator=generator("logits"))
 MANY = torch.tensor([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0], [0.3, 0.7, 0, 0, 0], [1, 1, 1, 1, 1]])
@@ -57,6 +57,49 @@ def test_indices_are_looked_at_before_they_leave_the_cpu():
         tuner.check(odd)
     tuner.check(replace(odd, labels=None))  # what forward says something of
     assert label_rows(odd.labels.to("meta"), 5).shape == (3, 5)
+
+
+def test_one_class_at_a_time_is_not_learned_from_several():
+    tuner = Supervised(ViT(ViTConfig(width=32, depth=1, heads=4)), CFG)
+    many = replace(clips(), labels=torch.tensor([[0, 1, 0, 0, 0], [1, 0, 0, 1, 1], [0, 0, 1, 0, 0]]).float())
+    for ask in (tuner.check, lambda batch: tuner(batch, generator(0))):
+        with pytest.raises(ConfigError, match=r"clip 1 of the batch: its labels sum to 3, .*objective\.loss=bce"):
+            ask(many)
+        with pytest.raises(ConfigError, match=r"^b\.wav@2: its labels sum to 3"):
+            ask(replace(many, ids=("a.wav@0", "b.wav@2", "c.wav@1")))
+    several = Supervised(tuner.net, replace(CFG, loss="bce"))
+    several.check(many)
+    assert several(many, generator(0)).total.isfinite()
+    check_shares(many.labels.to("meta"))  # where numbers cannot be read without waiting, nothing reads them
+
+
+@pytest.mark.parametrize("row", [[0, 0, 0, 0, 0], [0.5, 0.4, 0, 0, 0], [float("nan"), 1, 0, 0, 0]])
+def test_rows_that_are_no_share_of_a_clip_are_refused(row):
+    with pytest.raises(ConfigError, match="sum to"):
+        check_shares(torch.tensor([[0, 0, 0, 0, 1], row]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_mixtures_of_one_class_each_are_learned_from(dtype):
+    tuner = Supervised(ViT(ViTConfig(width=32, depth=1, heads=4), generator("encoder")), CFG, generator("head"))
+    rows = torch.rand(64, 1, generator=generator("mix")) * torch.eye(5)[torch.arange(64) % 5]
+    rows = (rows + (1 - rows.sum(1, keepdim=True)) * torch.eye(5)[torch.arange(64) % 3]).to(dtype)  # mixup
+    check_shares(rows)
+    batch = replace(clips(), labels=rows[:3])
+    tuner.check(batch)
+    wanted = cross_entropy(tuner.logits(batch.spec), rows[:3])
+    torch.testing.assert_close(tuner(batch, generator(0)).total, wanted)
+    tuner.check(replace(batch, labels=torch.eye(5, dtype=torch.long)[:3]))  # whole numbers too
+
+
+def test_its_head_goes_into_the_file():
+    head = HeadConfig(classes=5, read="mean", eps=1e-5)
+    tuner = Supervised(ViT(ViTConfig(width=32, depth=1, heads=4)), SupervisedConfig(head=head, loss="bce"))
+    tensors, said = tuner.extras()
+    assert said == {"head": {"classes": 5, "read": "mean", "eps": 1e-5, "std": 0.02}, "loss": "bce"}
+    own = tuner.head.state_dict()
+    assert tensors.keys() == {f"head.{name}" for name in own}
+    assert all(torch.equal(tensors[f"head.{name}"], own[name]) for name in own)
 
 
 def test_settings_reach_the_loss():
