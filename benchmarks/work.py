@@ -70,8 +70,10 @@ def batch(recipe: Recipe, clips: int) -> Batch:
     return Frontend(recipe.frontend).fill(made, recipe.frames or None).to(DEVICE)
 
 
-def seconds(recipe: Recipe, objective: Objective, given: Batch, dtype: torch.dtype, steps: int = 2) -> float:
-    """The fastest of `steps` whole training steps, after one that warms up."""
+def seconds(
+    recipe: Recipe, objective: Objective, given: Batch, dtype: torch.dtype, steps: int = 2, first: int = 0
+) -> float:
+    """The fastest of `steps` whole training steps, after one that warms up; `first` steps have gone before."""
     optimizer = make_optimizer(objective, recipe.train)
     params = [p for p in objective.parameters() if p.requires_grad]
     times = []
@@ -83,7 +85,7 @@ def seconds(recipe: Recipe, objective: Objective, given: Batch, dtype: torch.dty
         loss.total.backward()
         nn.utils.clip_grad_norm_(params, recipe.train.clip or math.inf)
         step_optimizer(optimizer, 1e-5)
-        objective.after_step(step + 1)
+        objective.after_step(first + step + 1)
         wait()
         times.append(time.perf_counter() - start)
     return min(times[1:])
