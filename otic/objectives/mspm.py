@@ -34,7 +34,7 @@ Side = Literal["predictions", "targets"]
 
 @dataclass(frozen=True, kw_only=True)
 class MSPMConfig:
-    hidden: int | float = 400  # patches hidden in a clip; below 1: a share of them
+    hidden: int | float = 400  # patches hidden in a clip; 0.5: a share of them
     sampler: Literal["legacy", "balanced", "random"] = "legacy"  # clusters as published, without its bias, or none
     cluster: tuple[int, int] = (3, 5)  # range of a cluster's side, in patches
     task: Literal["joint", "discriminative", "generative"] = "joint"  # which of the two terms
@@ -92,7 +92,8 @@ class MSPM(Objective):
             ConfigError: if as many cannot be hidden on this grid.
         """
         n, cfg = grid[0] * grid[1], self.cfg
-        m = int(cfg.hidden if cfg.hidden >= 1 else cfg.hidden * n)
+        share = isinstance(cfg.hidden, float) and cfg.hidden <= 1
+        m = int(cfg.hidden * n if share else cfg.hidden)
         if not 0 < m < n:
             raise ConfigError(f"hidden={cfg.hidden:g} of {grid[0]}x{grid[1]} patches is {m}: expected 1..{n - 1}.")
         if cfg.sampler == "legacy":

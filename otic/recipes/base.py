@@ -211,7 +211,7 @@ def adopted(recipe: Recipe, model: Loaded) -> Recipe:
     clips again and again: in training as later.
     """
     options = from_card(model.card)
-    window, crop = recipe.inference.window, {}
+    window, crop = recipe.inference.window, dict[str, Any]()
     if options.short != "pad" or stretches(model.encoder):
         window = options.window or window
         if stretches(model.encoder):

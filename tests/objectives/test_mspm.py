@@ -166,6 +166,8 @@ def test_clusters_have_the_side_that_is_set(sampler):
 def test_impossible_masks_and_patches():
     with pytest.raises(ConfigError, match=r"hidden=400 of 6x8 patches is 400: expected 1\.\.47"):
         build(hidden=400)(BATCH, generator(0))
+    with pytest.raises(ConfigError, match=r"hidden=1 of 6x8 patches is 48: expected 1\.\.47"):
+        build(hidden=1.0)(BATCH, generator(0))
     with pytest.raises(ConfigError, match="ends for"):
         build(hidden=47, sampler="legacy")(BATCH, generator(0))
     with pytest.raises(ConfigError, match="must not overlap"):
