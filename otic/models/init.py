@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Generator, nn
@@ -51,9 +51,21 @@ def init_default(module: nn.Module, gen: Generator) -> None:
 
 
 @torch.no_grad()
-def init_patches(conv: nn.Conv2d, gen: Generator) -> None:
-    """Patch embedding: Xavier-uniform on the (width, pixels) matrix, bias by PyTorch's rule."""
+def init_patches(conv: nn.Conv2d, gen: Generator, rule: Literal["xavier", "default", "normal"] = "xavier") -> None:
+    """Patch embedding.
+
+    Args:
+        conv: Its layer.
+        gen: Source of the weights.
+        rule: `"xavier"`: uniform on the (width, pixels) matrix, bias by PyTorch's rule (EAT, Audio-MAE); `"default"`:
+            both by PyTorch's (SSAST); `"normal"`: N(0, 0.02), bias zero (I-JEPA, which cuts at 100 deviations).
+    """
     init_default(conv, gen)
-    width, pixels = conv.weight.flatten(1).shape
-    bound = math.sqrt(6 / (width + pixels))
-    conv.weight.uniform_(-bound, bound, generator=gen)
+    if rule == "xavier":
+        width, pixels = conv.weight.flatten(1).shape
+        bound = math.sqrt(6 / (width + pixels))
+        conv.weight.uniform_(-bound, bound, generator=gen)
+    elif rule == "normal":
+        conv.weight.normal_(0.0, 0.02, generator=gen)
+        if conv.bias is not None:
+            conv.bias.zero_()

@@ -46,6 +46,8 @@ class ViTConfig:
     final_norm: bool = True  # pre-norm: LayerNorm after the last block (fine-tuned Audio-MAE: in the head alone)
     init: Literal["normal", "xavier", "shrunk"] = "normal"  # first weights of linear layers: N(0, 0.02); Xavier-uniform
     # (MAE); N(0, 0.02), what block i adds divided by sqrt(2 i) (what I-JEPA means to do)
+    patch_init: Literal["xavier", "default", "normal"] = "xavier"  # the same of the patch embedding: Xavier-uniform
+    # (Audio-MAE, EAT); PyTorch's rule for Conv2d (SSAST); N(0, 0.02), its bias zero (I-JEPA)
 
     @property
     def step(self) -> tuple[int, int]:
@@ -129,7 +131,7 @@ class ViT(nn.Module):
             init_linear(self, gen)
         if self.cfg.init == "shrunk":
             shrink_residuals(self.blocks)
-        init_patches(self.proj, gen)
+        init_patches(self.proj, gen, self.cfg.patch_init)
         if self.extra_tokens is not None:
             self.extra_tokens.normal_(0.0, 1.0 if self.cfg.norm == "post" else 0.02, generator=gen)
         for table in (self.position_table, self.extra_positions):

@@ -20,11 +20,12 @@ def a_jepa_base() -> Recipe:
 
     Neither code nor weights are public. Told are data, epochs, batch, learning rate 2e-4, masks, predictor; open, and
     taken from Audio-MAE: that 2e-4 is meant for 256 clips, Adam, 3 epochs of warm-up, weight decay, normalisation; from
-    I-JEPA: the teacher's decay, first weights. An epoch is taken as 2,000,000 clips.
+    I-JEPA: the teacher's decay, first weights. An epoch is taken as 2,000,000 clips. As the paper says, a crop begins
+    anywhere in its clip and goes on at its beginning (`cyclic`), and levels change by up to 6 dB.
     Compute: not reported. Score: the paper reports 48.6 mAP on AudioSet-2M, 38.4 on AudioSet-20K and 96.3 % on ESC-50,
     all fine-tuned with regularised masking (48.1 without).
     """
-    encoder = ViTConfig(norm="pre", cls=False, init="shrunk")
+    encoder = ViTConfig(norm="pre", cls=False, init="shrunk", patch_init="normal")
     return audioset("a_jepa_base", "jepa", jepa(24 * EPOCH, PredictorConfig()), 24, encoder, short="repeat")
 
 

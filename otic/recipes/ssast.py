@@ -12,7 +12,7 @@ from otic.models.vit import ViTConfig
 from otic.objectives.mspm import MSPMConfig
 from otic.recipes.base import RECIPES, Recipe, small, tiny
 
-PATCH = ViTConfig(norm="pre", dist=True, positions="learned", table=(64, 8))
+PATCH = ViTConfig(norm="pre", dist=True, positions="learned", table=(64, 8), patch_init="default")
 FRAME = replace(PATCH, patch=(2, 128), table=(512, 1))
 
 

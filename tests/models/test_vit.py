@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otic import masking
+from otic.core.config import from_dict, to_dict
 from otic.core.errors import ConfigError
 from otic.core.seeds import generator
 from otic.models import ViT, ViTConfig
@@ -176,6 +177,31 @@ def test_initial_weights_come_from_the_generator():
     assert not torch.equal(first["blocks.0.attn.qkv.weight"], other["blocks.0.attn.qkv.weight"])
     assert first["blocks.0.mlp.fc1.weight"].std() == pytest.approx(0.02, rel=0.1)
     assert first["extra_tokens"].std() == pytest.approx(1.0, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    "rule, bound, std, bias",
+    [
+        ("xavier", (6 / (192 + 256)) ** 0.5, (2 / (192 + 256)) ** 0.5, 1 / 16),
+        ("default", 1 / 16, 1 / 16 / 3**0.5, 1 / 16),
+        ("normal", 6 * 0.02, 0.02, 0.0),  # no value as far out as six deviations
+    ],
+)
+@pytest.mark.parametrize("init", ["normal", "xavier", "shrunk"])
+@torch.no_grad()
+def test_first_weights_of_the_patch_embedding(rule, bound, std, bias, init):
+    bound, bias = bound * (1 + 1e-6), bias * (1 + 1e-6)  # float32 rounds
+    cfg = ViTConfig(width=192, depth=1, heads=3, init=init, patch_init=rule)
+    proj = ViT(cfg, generator("patches")).proj
+    assert float(proj.weight.std()) == pytest.approx(std, rel=0.02)
+    assert (0.99 if rule != "normal" else 0.5) * bound < float(proj.weight.abs().max()) <= bound
+    assert 0.95 * bias <= float(proj.bias.abs().max()) <= bias
+    assert torch.equal(proj.weight, ViT(cfg, generator("patches")).proj.weight)
+
+
+def test_a_config_without_the_patches_rule_means_xavier():
+    stored = {name: value for name, value in to_dict(TINY).items() if name != "patch_init"}
+    assert from_dict(ViTConfig, stored) == TINY and TINY.patch_init == "xavier"
 
 
 def test_drop_path_needs_and_obeys_its_generator():
