@@ -126,7 +126,7 @@ def parts(recipe: Recipe, source: Source, cache_gb: float | int) -> tuple[Crops,
         learned, held = held_out(len(source), recipe.train.plateau.clips, seed)
     crops = Crops(
         source, rate, seconds, seed, cache_gb, short=recipe.short, per=recipe.crops_per, gain_db=recipe.gain_db,
-        only=learned,
+        cyclic=recipe.cyclic, only=learned,
     )  # fmt: skip
     return crops, None if held is None else Crops(source, rate, seconds, seed, 0.0, short=recipe.short, only=held)
 

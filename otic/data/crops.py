@@ -27,6 +27,7 @@ from otic.core.errors import AudioError, AudioWarning, ConfigError, DataError
 from otic.core.seeds import rng
 from otic.data.rows import Source
 
+EDGE = 0.1  # seconds before the end that a header names, where there may be no sound left to begin with
 WHOLE = 60.0  # seconds up to which a clip is decoded whole (and cached) instead of in part
 TRIES = 20  # clips drawn at random in place of a bad one before all are tried in turn
 
@@ -50,6 +51,7 @@ class Crops:
         short: A clip shorter than the crop is followed by zeros (`"pad"`) or by itself (`"repeat"`).
         per: An epoch takes one crop of each `"clip"`, or one for each started crop's length of it (`"duration"`).
         gain_db: Each crop is made louder or softer by up to so many decibels, uniformly.
+        cyclic: A crop begins anywhere in its clip and goes on at its beginning; else it ends where the clip does.
         only: The clips that are taken, by their numbers; None: all.
 
     Attributes:
@@ -67,12 +69,13 @@ class Crops:
         short: Literal["pad", "repeat"] = "pad",
         per: Literal["clip", "duration"] = "clip",
         gain_db: float | int = 0.0,
+        cyclic: bool = False,
         only: Sequence[int] | None = None,
     ):
         if not len(source):
             raise DataError(f"{source.name}: no clips.")
         self.source, self.rate, self.seed, self.short, self.gain_db = source, rate, seed, short, gain_db
-        self.samples = round(seconds * rate)
+        self.samples, self.cyclic = round(seconds * rate), cyclic
         self.bad: dict[str, str] = {}
         self._classes = {name: k for k, name in enumerate(source.classes)}
         self._labelled = all(row.labels for row in source.rows)
@@ -155,10 +158,24 @@ class Crops:
         seconds = self._length(i)
         if seconds is None or seconds <= WHOLE:
             whole = self._whole(i)
+            if self.cyclic:
+                start = int(at * len(whole))
+                return self._around(whole[start : start + self.samples], whole[:start]), start / self.rate
             start = int(at * (max(len(whole) - self.samples, 0) + 1))
             return whole[start : start + self.samples], start / self.rate
-        begin = math.floor(1000 * at * max(seconds - self.samples / self.rate, 0.0)) / 1000
-        return self.source.read(i, self.rate, begin, self.samples / self.rate)[: self.samples], begin
+        span = self.samples / self.rate
+        if self.cyclic:
+            begin = math.floor(1000 * at * (seconds - EDGE)) / 1000
+            wave = self.source.read(i, self.rate, begin, span)[: self.samples]
+            if len(wave) == self.samples:
+                return wave, begin
+            return self._around(wave, self.source.read(i, self.rate, 0.0, min(span, begin))), begin
+        begin = math.floor(1000 * at * max(seconds - span, 0.0)) / 1000
+        return self.source.read(i, self.rate, begin, span)[: self.samples], begin
+
+    def _around(self, wave: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """What a crop lacks at the clip's end is taken from what comes before it, from the clip's beginning on."""
+        return np.concatenate((wave, before[: self.samples - len(wave)]))
 
     def _seconds(self, i: int) -> float:
         """Seconds as the manifest says, else the header; 0 where neither knows."""

@@ -18,7 +18,8 @@ def audiomae_base() -> Recipe:
 
     An epoch is taken as 2,000,000 clips, 3906 updates of 512; three epochs of warm-up. Positions are those of each
     patch's own time and frequency; the published weights have other ones (`positions="legacy"`). Levels change by up to
-    6 dB as the paper says; its code multiplies waves by Beta(10, 10) + 0.5, which is about 2 dB.
+    6 dB as the paper says; its code multiplies waves by Beta(10, 10) + 0.5, which is about 2 dB. A crop begins anywhere
+    in its clip and goes on at its beginning (`cyclic`), as the paper says too; its code means to, but never moves one.
     Compute: 64 V100 for about 36 hours (as reported).
     Score: the paper reports 47.3 mAP on AudioSet-2M, 37.0 on AudioSet-20K, 94.1 % on ESC-50, all fine-tuned.
     """

@@ -50,6 +50,8 @@ class Recipe:
     short: Literal["pad", "repeat"] = "pad"  # what follows a clip shorter than the crop: zeros, or itself again
     crops_per: Literal["clip", "duration"] = "clip"  # an epoch takes one crop of each clip, or as many as fill it
     gain_db: float = 0.0  # each crop is made louder or softer by up to so many decibels
+    cyclic: bool = False  # a crop begins anywhere in its clip and goes on at its beginning (clips as long as the crop
+    # would never be moved otherwise)
     frames: int = 1024  # length of the spectrogram that a crop becomes, padded or cut at the end; 0: as long as it is
     batch_size: int = 48  # clips of one update, over all processes and accumulated pieces
     train: TrainConfig = field(default_factory=TrainConfig)  # optimiser, schedule, saving
@@ -59,6 +61,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.init == "objective" and self.learns_words:  # its numbers mean the texts of the run it comes from
             raise ConfigError(f"init=objective: {self.method} gets a new tokenizer; init=encoder is what it can take.")
+        if self.cyclic and self._taught_by:  # what --teacher-cache keeps of a clip cannot be cut around its end
+            raise ConfigError(
+                f"cyclic=true: {self._taught_by[0]}, its teacher, may be heard from a cache, whose cells do not go "
+                "round with the crop. Set cyclic=false, before objective.teachers."
+            )
 
     def build(
         self, teachers: Sequence[Teacher] | None = None, tokenizer: Tokenizer | None = None
@@ -66,6 +73,11 @@ class Recipe:
         """The encoder and, around it, the objective, with their first weights; both follow from `seed` alone."""
         encoder = store.build(self.encoder, generator(self.seed, "encoder"))
         return encoder, self.wrap(encoder, teachers, tokenizer)
+
+    @property
+    def _taught_by(self) -> list[str]:
+        """The MODELs that its config names as teachers."""
+        return [name for name in getattr(self.objective, "teachers", ()) if name != SELF]
 
     @property
     def learns_words(self) -> bool:
@@ -112,8 +124,7 @@ class Recipe:
         Raises:
             WeightsError: when one cannot be loaded.
         """
-        names = getattr(self.objective, "teachers", ())
-        return [teacher_of(read_model(name), name) for name in names if name != SELF]
+        return [teacher_of(read_model(name), name) for name in self._taught_by]
 
 
 def text_of(objective: Any) -> TextConfig:
@@ -236,7 +247,9 @@ def for_classes(recipe: Recipe, names: Sequence[str]) -> Recipe:
     return dataclasses.replace(recipe, objective=dataclasses.replace(recipe.objective, classes=len(names)))
 
 
-def audioset(name: str, method: str, objective: Any, epochs: int, encoder: ViTConfig, **changes: Any) -> Recipe:
+def audioset(
+    name: str, method: str, objective: Any, epochs: int, encoder: ViTConfig, *, cyclic: bool = True, **changes: Any
+) -> Recipe:
     """The frame of Audio-MAE's base run (arXiv 2207.06405, table 3), which A-JEPA and MAM-CLAP start from.
 
     Args:
@@ -245,6 +258,7 @@ def audioset(name: str, method: str, objective: Any, epochs: int, encoder: ViTCo
         objective: Its config.
         epochs: Of AudioSet-2M, `EPOCH` updates of 512 clips each; three of them are warm-up.
         encoder: What is trained.
+        cyclic: As in `Recipe`; AudioSet's clips are as long as the crop.
         changes: Other fields of `Recipe`.
     """
     return Recipe(
@@ -254,6 +268,7 @@ def audioset(name: str, method: str, objective: Any, epochs: int, encoder: ViTCo
         encoder=encoder,
         frontend=FrontendConfig(mean=-4.2677393, std=4.5689974),
         gain_db=6.0,
+        cyclic=cyclic,
         batch_size=512,
         train=TrainConfig(
             steps=epochs * EPOCH,

@@ -133,8 +133,9 @@ def supmam_clap_tiny() -> Recipe:
 
 
 def _base(name: str, objective: MAMCLAPConfig) -> Recipe:
-    """32 epochs of 3906 updates, as `audiomae_base`."""
-    return audioset(name, "mam_clap", objective, 32, ViTConfig(norm="pre", init="xavier"))
+    """32 epochs of 3906 updates, as `audiomae_base`; crops go round where no teacher's cache has to match them."""
+    encoder, cyclic = ViTConfig(norm="pre", init="xavier"), objective.recon == "spectrogram"
+    return audioset(name, "mam_clap", objective, 32, encoder, cyclic=cyclic)
 
 
 def _small(name: str, **objective: Any) -> Recipe:

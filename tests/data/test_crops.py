@@ -105,6 +105,58 @@ def test_a_crop_is_a_piece_of_its_clip_and_the_id_says_where():
         assert name == f"n{i}@{start / RATE:.3f}" and length == 80 and begin == start / RATE
 
 
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(1, 200), seed=st.integers(0, 99), short=st.sampled_from(["pad", "repeat"]))
+def test_a_cyclic_crop_goes_on_at_its_clips_beginning(n, seed, short):
+    """For clips shorter than the crop, as long, and longer."""
+    crops = crops_of(Numbers([n]), seed=seed, short=short, cyclic=True)
+    whole = crops.source.read(0, RATE)
+    for p in range(6):
+        wave, length, name, _, _, begin = crops.take(p)
+        rolled = np.roll(whole, -round(begin * RATE))
+        expected = np.resize(rolled, 80) if short == "repeat" else np.pad(rolled, (0, 80))[:80]
+        assert np.array_equal(wave, expected)
+        assert 0 <= begin < n / RATE and name == f"n0@{begin:.3f}"
+        assert length == (80 if short == "repeat" else min(n, 80))
+
+
+def test_a_clip_as_long_as_the_crop_moves_only_if_crops_are_cyclic():
+    on = {"cyclic": True}
+    still, moved, again, uncached, other = (
+        [crops_of(Numbers([800]), 0.1, seed, **options).take(p) for p in range(50)]
+        for seed, options in [(0, {}), (0, on), (0, on), (0, {**on, "cache_gb": 0}), (1, on)]
+    )
+    assert {crop.id for crop in still} == {"n0@0.000"} and all(not crop.start for crop in still)
+    whole = still[0].wave
+    assert len({crop.start for crop in moved}) > 40
+    assert min(crop.start for crop in moved) < 0.01 and max(crop.start for crop in moved) > 0.09
+    for crop in moved:
+        assert np.array_equal(crop.wave, np.roll(whole, -round(crop.start * RATE))) and crop.length == 800
+    for same in (again, uncached):
+        assert all(a.id == b.id and np.array_equal(a.wave, b.wave) for a, b in zip(moved, same, strict=True))
+    assert [crop.id for crop in other] != [crop.id for crop in moved]
+
+
+def test_cyclic_crops_leave_the_cache_as_it_is():
+    source = Numbers([800, 800])
+    crops = crops_of(source, 0.1, cyclic=True)
+    for p in range(20):
+        crops.take(p)
+    assert len(source.reads) == 2
+    assert all(np.array_equal(crops._cache[i], source.read(i, RATE)) for i in range(2))
+
+
+def test_cyclic_crops_of_long_clips_are_read_in_parts():
+    source = Numbers([RATE * 70])
+    crops = crops_of(source, seconds=30.0, cyclic=True)
+    whole = source.read(0, RATE)
+    taken = [crops.take(p) for p in range(20)]
+    assert any(crop.start > 40 for crop in taken) and any(crop.start < 40 for crop in taken)
+    for wave, length, _, _, _, begin in taken:
+        assert length == 30 * RATE and np.array_equal(wave, np.roll(whole, -round(begin * RATE))[: 30 * RATE])
+    assert all(duration <= 30.0 for *_, duration in source.reads[1:])
+
+
 def test_short_clips_are_padded_or_repeated():
     wave, length, *_ = crops_of(Numbers([50])).take(0)
     assert length == 50 and len(wave) == 80 and not wave[50:].any()

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from otic.apps.pretrain import parts
 from otic.audio.frontend import Frontend
 from otic.core.batch import Batch
 from otic.core.config import from_dict, override, to_dict
 from otic.core.errors import ConfigError
 from otic.core.ramps import Ramp
 from otic.core.seeds import generator
+from otic.data.source import open_source
 from otic.engine.config import TrainConfig
 from otic.engine.loop import train
 from otic.engine.optim import make_optimizer
@@ -114,6 +116,28 @@ def test_the_base_recipe_is_the_paper():
     assert schedule(0) == 0.0 and schedule(53_333) == 5e-4 and schedule(400_000) == pytest.approx(0.0, abs=1e-12)
     assert schedule(100_000) == pytest.approx(0.5 * 5e-4 * (1 + torch.tensor(torch.pi * 46_667 / 346_667).cos().item()))
     assert recipe.objective.ema(50_000) == pytest.approx(0.999895)
+
+
+def test_the_published_runs_begin_their_patch_embedding_as_their_papers_do():
+    asked = {name: getattr(RECIPES[name]().encoder, "patch_init", "xavier") for name in RECIPES}
+    assert {name: rule for name, rule in asked.items() if rule != "xavier"} == {
+        "ssast_patch_base": "default",
+        "ssast_frame_base": "default",
+        "a_jepa_base": "normal",
+    }
+
+
+def test_crops_go_round_where_the_papers_do_and_no_teacher_is_kept():
+    assert {name for name in RECIPES if RECIPES[name]().cyclic} == {"a_jepa_base", "audiomae_base", "supmam_base"}
+    for name in ("audiomae_base", "eat_base"):
+        recipe = RECIPES[name]()
+        assert parts(recipe, open_source("synth:corpus?clips=2"), 0.0)[0].cyclic is recipe.cyclic
+    recipe = RECIPES["supmam_base"]()
+    with pytest.raises(ConfigError, match=r"cyclic=true: a\.model, its teacher.*Set cyclic=false"):
+        override(recipe, ["objective.teachers=[a.model]", "objective.recon=both"])
+    taught = override(recipe, ["cyclic=false", "objective.teachers=[a.model]"])
+    assert taught.objective.teachers == ("a.model",)
+    assert override(recipe, ["objective.teachers=[self]"]).cyclic, "itself it hears beside the student"
 
 
 def test_first_weights_follow_from_the_seed():
