@@ -51,7 +51,7 @@ def rows() -> list[str]:
 
 def points(recipe: Recipe) -> list[int]:
     """The steps that are looked at: the first one, or some along the run of a method with a curriculum."""
-    count = 6 if hasattr(recipe.objective, "curriculum") else 0
+    count = 4 if hasattr(recipe.objective, "curriculum") else 0
     return [round(recipe.train.steps * (k + 0.5) / count) for k in range(count)] or [0]
 
 
