@@ -26,6 +26,7 @@ def main(out: Path, accumulate: int) -> None:
     except DataError as error:
         message = str(error)
     torch.save({"toy": weights, "losses": losses, "message": message}, out / f"{world.rank}.pt")
+    world.barrier()  # nobody takes the group down while another still talks in it
     world.leave()
 
 
