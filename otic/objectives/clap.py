@@ -120,7 +120,7 @@ class CLAP(Objective):
         cosine = audio @ words.mT  # [m, m]
         others = self._others(captions, len(audio), audio.device)
         loss = (
-            self._softmax(cosine, others, audio, everyone(odd), self._some(wrong))
+            self._softmax(cosine, others, audio, everyone(odd), wrong)
             if self.cfg.loss == "softmax"
             else self._sigmoid(cosine, others)
         )
@@ -145,10 +145,10 @@ class CLAP(Objective):
         others: Bool[Tensor, "m m"],
         audio: Float[Tensor, "m e"],
         odd: Float[Tensor, "n e"],
-        some: Bool[Tensor, " n"],
+        wrong: Sequence[str],
     ) -> Float[Tensor, ""]:
-        """Cross-entropies over both axes; captions that are nearly right (`odd`, where there are `some`) stand in their
-        clip's row alone."""
+        """Cross-entropies over both axes; captions that are nearly right (`odd`, this process's being `wrong`) stand in
+        their clip's row alone."""
         scale, own = self.towers.scale, torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)
         logits = (scale * cosine).masked_fill(~(others | own), -torch.inf)
         target = torch.arange(len(cosine), device=cosine.device)
@@ -157,7 +157,7 @@ class CLAP(Objective):
             rows, columns = rows + hardness(rows, self.cfg.hard), columns + hardness(columns, self.cfg.hard)
         if len(odd):
             near = scale * (audio * odd).sum(-1, keepdim=True)
-            rows = torch.cat((rows, near.masked_fill(~some[:, None], -torch.inf)), 1)
+            rows = torch.cat((rows, near.masked_fill(~self._some(wrong)[:, None], -torch.inf)), 1)
         return (F.cross_entropy(rows, target) + F.cross_entropy(columns, target)) / 2
 
     def _sigmoid(self, cosine: Float[Tensor, "m m"], others: Bool[Tensor, "m m"]) -> Float[Tensor, ""]:

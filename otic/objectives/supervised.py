@@ -84,7 +84,8 @@ def label_rows(labels: Tensor, classes: int, limit: str = "the head has") -> Flo
 
 
 def check_shares(labels: Tensor, ids: Sequence[str] = ()) -> None:
-    """
+    """Whether each row shares one clip among the classes.
+
     Args:
         labels: Class indices, or rows, which are looked at on the CPU alone.
         ids: The clips' names, where they are known.
