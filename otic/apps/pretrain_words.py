@@ -141,8 +141,8 @@ def captioned(source: Source) -> Source:
         raise DataError(f"{source.name}: no captions to learn words from. Name data with a column `caption`.")
     if len(some) == len(source):
         return source
-    rest = f"{count(len(source) - len(some), 'clip')} of {len(source):,}"
-    warnings.warn(OticWarning(f"{source.name}: {rest} have no caption, and take no part."), stacklevel=2)
+    rest = f"{len(source) - len(some):,} of {count(len(source), 'clip')}"
+    warnings.warn(OticWarning(f"{source.name}: {rest} without a caption; left out."), stacklevel=2)
     return source.subset(some)
 
 

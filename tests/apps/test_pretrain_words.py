@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 
 import otic
 from otic.apps.pretrain import Interrupted, pretrain
-from otic.apps.pretrain_words import KEPT, VECTORS, texts, warn_of_long
+from otic.apps.pretrain_words import KEPT, VECTORS, captioned, texts, warn_of_long
 from otic.audio.frontend import Frontend
 from otic.core.errors import ConfigError, DataError, OticWarning, WeightsError
 from otic.core.seeds import rng
@@ -204,3 +205,14 @@ def test_a_plan_by_minutes_stays_where_clips_that_come_again_cost_less(encoder, 
     monkeypatch.setattr(calibrate.Watch, "__call__", look)
     made = clap(tmp_path / "run", encoder, steps=None, minutes=0.05)
     assert made.recipe.objective.remember and len(read_log(made.folder / "log.jsonl")) == made.steps
+
+
+def test_clips_without_a_caption_are_counted_and_left_out():
+    whole = open_source("synth:corpus?clips=8", learning=True)
+    whole.rows[0] = replace(whole.rows[0], captions=())
+    with pytest.warns(OticWarning, match="1 of 6 clips without a caption; left out"):
+        assert len(captioned(whole)) == 5
+    for i, row in enumerate(whole.rows):
+        whole.rows[i] = replace(row, captions=())
+    with pytest.raises(DataError, match="no captions to learn words from"):
+        captioned(whole)
